@@ -1,0 +1,109 @@
+"""Flow matching: where to train on the path between image and noise, and how wrong a predicted velocity is.
+
+Shapes: P rows of the batch; latents have any shape after the first axis.
+
+Differs from the papers: OmniRefiner names a "masked mse loss" and gives no formula; ``mask_weight`` is ours.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Density = Literal["uniform", "logit_normal", "mode"]
+
+
+def sigma_from_uniform(
+    uniform_P: Tensor, density: Density, *, mean: float = 0.0, std: float = 1.0, scale: float = 1.29
+) -> Tensor:
+    """Turn uniform draws into noise levels of the wanted density, one for each.
+
+        uniform:       σ = u
+        logit_normal:  σ = sigmoid(mean + std·Φ⁻¹(u))
+        mode:          σ = 1 − u − scale·(cos²(πu/2) − 1 + u)
+
+    Args:
+        uniform_P: draws in the open interval (0, 1).
+        density: which of the three.
+        mean, std: of the logit-normal density, in logits.
+        scale: of the mode density; positive values favour the middle.
+
+    Returns:
+        Noise levels in (0, 1), same shape, before any resolution shift.
+
+    Raises:
+        ValueError: an unknown density.
+
+    Reference: Stable Diffusion 3, arXiv 2403.03206, section 3.1.
+
+    >>> sigma_from_uniform(torch.tensor([0.5]), "logit_normal")
+    tensor([0.5000])
+    """
+    match density:
+        case "uniform":
+            return uniform_P
+        case "logit_normal":
+            return torch.sigmoid(mean + std * torch.special.ndtri(uniform_P.double())).to(uniform_P.dtype)
+        case "mode":
+            return 1 - uniform_P - scale * (torch.cos(torch.pi * uniform_P / 2) ** 2 - 1 + uniform_P)
+    raise ValueError(f"unknown density {density!r}: expected uniform, logit_normal or mode")
+
+
+def interpolate(clean: Tensor, noise: Tensor, sigma_P: Tensor) -> Tensor:
+    """The point at noise level σ on the straight path from the image to the noise.
+
+        x_σ = (1 − σ)·x₀ + σ·ε
+
+    Args:
+        clean, noise: ``[P, …]``.
+        sigma_P: one noise level for each row.
+
+    >>> interpolate(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.25]))
+    tensor([[[0.2500]]])
+    """
+    sigma = sigma_P.reshape(-1, *[1] * (clean.ndim - 1))
+    return (1 - sigma) * clean + sigma * noise
+
+
+def flow_matching_loss(velocity: Tensor, clean: Tensor, noise: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The weighted squared error of a predicted velocity, one value per row.
+
+        L_p = Σ_d w_pd·(v − (ε − x₀))² / Σ_d w_pd
+
+    Args:
+        velocity: ``[P, …]``, the network's prediction at x_σ.
+        clean, noise: ``[P, …]``, x₀ and ε, the two ends of the path.
+        weight: not negative, e.g. from ``mask_weight``; of a shape that broadcasts to the others. None means equal
+            weights.
+
+    Returns:
+        Losses ``[P]``, in squared latent units, so that a row with a large mask counts as much as one with a small
+        mask.
+
+    Reference: flow matching, arXiv 2210.02747, equation 23 with the straight path; the weights are OmniRefiner's idea
+    (arXiv 2511.19990, figure 3).
+
+    >>> zeros, ones = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
+    >>> flow_matching_loss(zeros, zeros, ones)
+    tensor([1.])
+    """
+    error = (velocity - (noise - clean)).square()
+    if weight is None:
+        return error.flatten(1).mean(dim=1)
+    weight = weight.expand_as(error)
+    return (weight * error).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1)
+
+
+def mask_weight(mask: Tensor, inside: float) -> Tensor:
+    """Weights that count an error inside the mask ``inside`` times as much as one outside it.
+
+        w = 1 + (inside − 1)·m
+
+    Args:
+        mask: how much of each position of the latents lies inside the mask, in [0, 1].
+        inside: the weight inside, relative to 1 outside; at least 0.
+
+    >>> mask_weight(torch.tensor([[0.0, 0.5, 1.0]]), inside=3.0)
+    tensor([[1., 2., 3.]])
+    """
+    return 1 + (inside - 1) * mask
