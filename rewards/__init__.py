@@ -1,0 +1,65 @@
+"""Rewards for edited images: small parts that need torch alone, and score any image against what it should be.
+
+>>> import torch
+>>> from rewards import MaskedPixel, RewardInputs
+>>> target = torch.zeros(1, 3, 32, 32)
+>>> inputs = RewardInputs(images=target + 0.1, targets=target, masks=torch.ones(1, 1, 32, 32))
+>>> MaskedPixel()(inputs)
+tensor([-0.0100])
+
+Nothing is imported before it is used, so that names and settings can be listed without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rewards.composition import Component as Component
+    from rewards.composition import WeightedRewards as WeightedRewards
+    from rewards.patches import PatchPerceptual as PatchPerceptual
+    from rewards.pixel import MaskedPixel as MaskedPixel
+    from rewards.similarity import ssim as ssim
+    from rewards.types import Failure as Failure
+    from rewards.types import Reward as Reward
+    from rewards.types import RewardError as RewardError
+    from rewards.types import RewardInputs as RewardInputs
+    from rewards.types import RewardOutput as RewardOutput
+    from rewards.types import Scores as Scores
+
+_HOME = {
+    "Component": "composition",
+    "WeightedRewards": "composition",
+    "PatchPerceptual": "patches",
+    "MaskedPixel": "pixel",
+    "ssim": "similarity",
+    "Failure": "types",
+    "Reward": "types",
+    "RewardError": "types",
+    "RewardInputs": "types",
+    "RewardOutput": "types",
+    "Scores": "types",
+}
+
+__all__ = [
+    "Component",
+    "Failure",
+    "MaskedPixel",
+    "PatchPerceptual",
+    "Reward",
+    "RewardError",
+    "RewardInputs",
+    "RewardOutput",
+    "Scores",
+    "WeightedRewards",
+    "ssim",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rewards' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"rewards.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,42 @@
+"""The rewards and transforms that a recipe can name, and what each of them needs. No torch here.
+
+A name leads to a place, never to code from the recipe: nothing is imported before it is built.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewards import settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One registered part: its settings, where its class lives, and which conditions every row must bring."""
+
+    settings: type
+    place: str  # "module:class"
+    needs: frozenset[str] = field(default_factory=frozenset)
+
+    def build(self, arguments: dict[str, Any]) -> Any:
+        """Import the class and call it with the settings as keywords."""
+        module, _, name = self.place.partition(":")
+        make: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return make(**arguments)
+
+
+REWARDS: dict[str, Entry] = {
+    "patch_perceptual": Entry(
+        settings=settings.PatchPerceptualSettings, place="rewards.patches:PatchPerceptual", needs=frozenset({"targets"})
+    ),
+    "masked_pixel": Entry(
+        settings=settings.MaskedPixelSettings, place="rewards.pixel:MaskedPixel", needs=frozenset({"targets", "masks"})
+    ),
+}
+
+TRANSFORMS: dict[str, Entry] = {
+    "affine": Entry(settings=settings.AffineSettings, place="rewards.transforms:Affine"),
+    "clip": Entry(settings=settings.ClipSettings, place="rewards.transforms:Clip"),
+    "logistic": Entry(settings=settings.LogisticSettings, place="rewards.transforms:Logistic"),
+}
