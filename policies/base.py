@@ -1,0 +1,76 @@
+"""What a policy is: a diffusers model that edits images, seen through the few calls that training needs.
+
+Shapes: P rows · B samples; latents have any shape after the first axis, and only the policy knows which.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from policies.weights import StageWeights, WeightSet
+
+
+class Conditioning(Protocol):
+    """What a policy made of prompts and conditioning images; opaque to everyone else."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Self: ...
+
+    def repeat(self, times: int) -> Self:
+        """Each row ``times`` times, beside each other."""
+        ...
+
+
+class Policy(Protocol):
+    """An image editor whose rollouts are made and scored one step at a time.
+
+    Only ``encode``, ``encode_target``, ``velocity``, ``decode`` and their helpers differ between models; rollout,
+    replay, dynamics and adapters are written once.
+    """
+
+    trained: nn.Module
+    """The only module with gradients; an engine may replace it by a wrapped one."""
+
+    stage: StageWeights
+    """What the present stage trains, and the other weights it can compute with."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents and images live."""
+        ...
+
+    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Tensor]]) -> Conditioning:
+        """Embed prompts, and for each row its ordered conditioning images ``[3, H, W]`` in [0, 1]."""
+        ...
+
+    def encode_target(self, images: Tensor) -> Tensor:
+        """The clean latents of images ``[P, 3, H, W]`` in [0, 1]."""
+        ...
+
+    def latent_mask(self, masks: Tensor) -> Tensor:
+        """Masks ``[P, 1, H, W]`` in the layout of latents: how much of each position is inside, ready to broadcast."""
+        ...
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of one sample's latents for images of (height, width)."""
+        ...
+
+    def noise_shift(self, size: tuple[int, int]) -> float:
+        """The shift μ of noise levels for images of (height, width)."""
+        ...
+
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: Any, guidance: float) -> Tensor:
+        """v = ε − x₀ at ``latents``, for noise levels ``[B]``; the only call with gradients."""
+        ...
+
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Images ``[B, 3, H, W]`` in [0, 1]."""
+        ...
+
+    def weights(self, which: WeightSet) -> AbstractContextManager[None]:
+        """Compute with another set of weights for a while: those the stage began with, or their running average."""
+        ...

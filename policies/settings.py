@@ -1,0 +1,32 @@
+"""What a recipe may say about each policy. No torch here: a recipe is checked before torch is imported."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters on the attention and feed-forward layers."""
+
+    rank: int = 16
+    alpha: int = 16
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank: expected at least 1, found {self.rank}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluxKontextSettings:
+    """FLUX.1-Kontext with an ordered list of conditioning images, each with its own first position axis."""
+
+    checkpoint: str
+    images: tuple[str, ...] = ("draft", "reference")
+    prompt_tokens: int = 512
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("images: expected at least one conditioning image, such as draft, found none")
+        if not 1 <= self.prompt_tokens <= 512:
+            raise ValueError(f"prompt_tokens: expected 1 to 512, found {self.prompt_tokens}")

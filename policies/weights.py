@@ -1,0 +1,165 @@
+"""Which weights a stage trains, and the other sets that it can compute with.
+
+A stage trains a LoRA adapter of its own name (or, without one, every parameter). Adapters of earlier stages stay on,
+frozen. So the *reference*, the policy that the stage began with, costs nothing: it is the same network with the
+stage's adapter off. Fully trained parameters keep a frozen copy instead.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from diffusers.training_utils import EMAModel
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from policies.errors import PolicyError
+from policies.settings import LoraSettings
+
+WeightSet = Literal["current", "reference", "ema"]
+
+
+class StageWeights:
+    """The trained parameters of one stage on top of the frozen result of the stages before it.
+
+    Args:
+        module: the network, with the base model's weights.
+        targets: regular expression of the layers that get an adapter.
+    """
+
+    def __init__(self, module: nn.Module, targets: str) -> None:
+        self.module, self.targets = module, targets
+        self.lora: LoraSettings | None = None
+        self.earlier: list[str] = []
+        self.stage: str | None = None
+        self.parameters: dict[str, nn.Parameter] = {}
+        self._initial: dict[str, Tensor] = {}
+        self._ema: EMAModel | None = None
+        module.requires_grad_(False)
+
+    def begin(self, stage: str, seed: int, lora: LoraSettings | None) -> None:
+        """Start to train a stage; what was trained before becomes part of its reference.
+
+        Args:
+            stage: its name, and that of its adapter.
+            seed: of the adapter's first weights.
+            lora: the adapter's shape; none trains every parameter, which needs a network without adapters.
+        """
+        if self.stage is not None and self.lora is not None:
+            self.earlier.append(self.stage)
+        if lora is None and self.earlier:
+            raise PolicyError(
+                f"stage {stage} cannot train every parameter on top of the adapters {', '.join(self.earlier)}"
+            )
+        self.stage, self.lora, self._ema = stage, lora, None
+        if lora is None:
+            self.module.requires_grad_(True)
+            self.parameters = dict(self.module.named_parameters())
+            self._initial = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        else:
+            self.parameters = self._add_adapter(stage, seed, lora)
+
+    def _add_adapter(self, stage: str, seed: int, lora: LoraSettings) -> dict[str, nn.Parameter]:
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=self.targets, lora_dropout=0.0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # peft draws the A matrices from the global generator
+            inject_adapter_in_model(config, self.module, adapter_name=stage)
+        self._activate([*self.earlier, stage])
+        found = {name: parameter for name, parameter in self.module.named_parameters() if f".{stage}." in name}
+        if not found:
+            raise PolicyError(f"no layer of {type(self.module).__name__} matches the adapter targets {self.targets!r}")
+        for parameter in found.values():
+            parameter.data = parameter.data.float()  # adapters stay in full precision over a half-precision base
+        return found
+
+    def _activate(self, adapters: list[str]) -> None:
+        """Switch adapters on, in order; only the stage's own ever has gradients."""
+        for layer in self.module.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.set_adapter(adapters)
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(f".{self.stage}." in name)
+
+    @contextmanager
+    def use(self, which: WeightSet) -> Iterator[None]:
+        """Compute with the ``reference`` or the ``ema`` weights inside the block; afterwards every bit is as before."""
+        if which == "current" or (which == "ema" and self._ema is None):
+            yield
+        elif which == "reference" and self.lora is not None:
+            self._activate(self.earlier)
+            try:
+                yield
+            finally:
+                self._activate([*self.earlier, *([self.stage] if self.stage else [])])
+        else:
+            other = self._initial if which == "reference" else self.ema_state()
+            yield from self._swapped(other)
+
+    def _swapped(self, other: Mapping[str, Tensor]) -> Iterator[None]:
+        saved = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.load(other)
+        try:
+            yield
+        finally:
+            self.load(saved)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite the trained parameters; every name must be there.
+
+        Raises:
+            PolicyError: names or shapes differ.
+        """
+        if state.keys() != self.parameters.keys():
+            odd = sorted(state.keys() ^ self.parameters.keys())
+            raise PolicyError(
+                f"the saved weights do not fit this model: {len(odd)} names differ, the first is {odd[0]!r}"
+            )
+        for name, parameter in self.parameters.items():
+            if state[name].shape != parameter.shape:
+                raise PolicyError(
+                    f"{name}: saved with shape {tuple(state[name].shape)}, here it is {tuple(parameter.shape)}"
+                )
+            parameter.copy_(state[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The trained parameters as they are now."""
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+
+    def start_ema(self, decay: float) -> None:
+        """Begin a running average; ``min_decay`` keeps diffusers from ramping the decay up over hundreds of steps."""
+        self._ema = EMAModel(self.parameters.values(), decay=decay, min_decay=decay)
+
+    def update_ema(self) -> None:
+        if self._ema is not None:
+            self._ema.step(self.parameters.values())
+
+    def ema_state(self) -> dict[str, Tensor]:
+        """The averaged parameters; the current ones where no average is kept."""
+        return self.state() if self._ema is None else dict(zip(self.parameters, self._ema.shadow_params, strict=True))
+
+    def load_ema(self, state: Mapping[str, Tensor], updates: int) -> None:
+        """Continue a running average after ``updates`` updates."""
+        if self._ema is not None:
+            self._ema.shadow_params = [state[name].clone() for name in self.parameters]
+            self._ema.optimization_step = updates
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The weights to hand over (averaged, if an average is kept), under the names that peft and diffusers use."""
+        with self.use("ema"):
+            if self.lora is None:
+                return {name: value.clone() for name, value in self.state().items()}
+            state = get_peft_model_state_dict(self.module, adapter_name=self.stage or "")
+            return {name: value.detach().clone() for name, value in state.items()}
+
+    def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the weights that ``adapter_state`` handed out."""
+        if self.lora is None:
+            self.load(state)
+            return
+        result = set_peft_model_state_dict(self.module, dict(state), adapter_name=self.stage or "")
+        if result.unexpected_keys:
+            raise PolicyError(f"the adapter does not fit this model: unexpected {result.unexpected_keys[0]!r}")
