@@ -1,0 +1,1 @@
+"""Recipes: what a run consists of, as data. Nothing here imports torch."""

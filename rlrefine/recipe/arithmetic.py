@@ -1,0 +1,63 @@
+"""What a stage costs, counted before anything runs: rows, images and network evaluations."""
+
+from dataclasses import dataclass
+
+from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.settings import GrpoSettings
+from rlrefine.training.stochastic import stochastic_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Network evaluations of one step: those of the rollout, and those with a backward pass."""
+
+    rollout: int
+    update: int
+
+    @property
+    def total(self) -> int:
+        return self.rollout + self.update
+
+
+def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
+    """Count the rows that pass through the network in one step; a backward pass is not counted extra.
+
+    For a stage of rollouts, with the first stochastic step at k of T, K stochastic steps, P rows and G samples of each:
+
+        rollout = P·((k + 1) + G·(T − k − 1)),   update = P·(1 + G·(K − 1)) for each update, twice with a reference
+
+    Where micro-batches split a group, each part computes what the group would have shared.
+    """
+    rows = stage.prompts_per_step
+    if not isinstance(stage.settings, GrpoSettings):
+        return StepCost(rollout=0, update=rows)
+    grpo = stage.settings
+    chosen = stochastic_steps(grpo.rollout.stochastic, grpo.rollout.steps, seed, step)
+    shared = chosen[0] + 1
+    replayed = grpo.group_size * (len(chosen) - 1)
+    passes = 2 if grpo.kl.coef > 0 and grpo.kl.target == "reference" else 1
+    splits = max(1, grpo.group_size // (stage.micro_batch or grpo.group_size))
+    own = grpo.group_size * (grpo.rollout.steps - shared)
+    return StepCost(
+        rollout=rows * (splits * shared + own), update=rows * (splits + replayed) * grpo.updates_per_rollout * passes
+    )
+
+
+def stage_offset(recipe: Recipe, label: str) -> int:
+    """Steps of the stages that this one continues; data and draws go on from there."""
+    continued = recipe.stages[label].continues
+    return 0 if continued is None else stage_offset(recipe, continued) + stage_steps(recipe, continued)
+
+
+def stage_evaluations(recipe: Recipe, label: str) -> int:
+    """Network evaluations of a whole stage."""
+    stage, offset = recipe.stages[label], stage_offset(recipe, label)
+    return sum(step_cost(stage, recipe.run.seed, offset + step).total for step in range(stage_steps(recipe, label)))
+
+
+def stage_steps(recipe: Recipe, label: str) -> int:
+    """The steps of a stage; with ``same_evaluations_as`` as many as cost no more than that stage."""
+    stage = recipe.stages[label]
+    if stage.steps is not None or stage.same_evaluations_as is None:
+        return stage.steps or 0
+    return max(1, stage_evaluations(recipe, stage.same_evaluations_as) // step_cost(stage, recipe.run.seed, 0).total)

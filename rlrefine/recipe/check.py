@@ -1,0 +1,289 @@
+"""Rules that no single section can see: what each stage starts from, whether numbers divide, whether a setting can
+have any effect.
+
+Each rule is a generator of problems; together they are the check. Nothing here imports torch.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path as FilePath
+
+from policies.registry import EMBEDDED
+from rewards.registry import REWARDS
+from rewards.settings import PatchPerceptualSettings
+from rlrefine.data.folder import read_rows
+from rlrefine.data.sources import parse_source
+from rlrefine.errors import DataError
+from rlrefine.recipe.arithmetic import stage_steps
+from rlrefine.recipe.problems import Path, Problem, closest
+from rlrefine.recipe.reading import Source
+from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.registry import OBJECTIVES
+from rlrefine.training.settings import GrpoSettings
+from rlrefine.training.stochastic import window_starts
+
+RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
+PROVIDES = {"targets": "target_file_name", "masks": "mask_file_name", "references": "reference_file_names"}
+
+Finding = tuple[Path, str, str, str]
+Rule = Callable[[Recipe], Iterator[Finding]]
+
+
+def cross_check(recipe: Recipe, source: Source) -> list[Problem]:
+    """All problems that concern more than one key."""
+    return [
+        Problem(path=path, found=found, expected=expected, advice=advice, origin=source.origin(path))
+        for rule in RULES
+        for path, found, expected, advice in rule(recipe)
+    ]
+
+
+def labels(recipe: Recipe) -> Iterator[Finding]:
+    """A stage's label names its folder, its adapter and its arm of the table."""
+    if not recipe.stages:
+        yield ("stages",), "no stage", "at least one", "for example sft: {objective: sft, …}"
+    for label in recipe.stages:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", label) or label in RESERVED_LABELS:
+            yield (
+                ("stages", label),
+                repr(label),
+                f"lower-case letters, digits and _, not one of {', '.join(sorted(RESERVED_LABELS))}",
+                "rename the stage",
+            )
+
+
+def beginnings(recipe: Recipe) -> Iterator[Finding]:
+    """A stage begins with the checkpoint, an earlier stage, or a stage of another run."""
+    earlier: list[str] = []
+    for label, stage in recipe.stages.items():
+        known = ["checkpoint", *earlier]
+        if stage.init not in known and "/" not in stage.init:
+            yield (
+                ("stages", label, "init"),
+                repr(stage.init),
+                "checkpoint, an earlier stage or RUN/STAGE",
+                closest(stage.init, known),
+            )
+        if stage.continues is not None:
+            yield from _continuation(recipe, label, stage, earlier)
+        earlier.append(label)
+
+
+def _continuation(recipe: Recipe, label: str, stage: StagePart, earlier: list[str]) -> Iterator[Finding]:
+    path = ("stages", label, "continues")
+    if stage.continues not in earlier:
+        yield (
+            path,
+            repr(stage.continues),
+            "an earlier stage",
+            closest(str(stage.continues), earlier) if earlier else "put it after that stage",
+        )
+    elif recipe.stages[stage.continues].objective != stage.objective:
+        yield (
+            path,
+            repr(stage.continues),
+            f"an earlier stage whose objective is {stage.objective} too",
+            "use init to begin from its weights",
+        )
+    if stage.init != "checkpoint":
+        yield ("stages", label, "init"), repr(stage.init), "no init beside continues", "drop one of the two"
+
+
+def lengths(recipe: Recipe) -> Iterator[Finding]:
+    """A stage's steps are given, or follow from another stage's cost."""
+    for label, stage in recipe.stages.items():
+        path = ("stages", label)
+        other = stage.same_evaluations_as
+        if stage.steps is None and other is None:
+            yield (*path, "steps"), "nothing", "a number of steps", "or same_evaluations_as: another stage"
+        elif stage.steps is not None and other is not None:
+            yield (*path, "steps"), str(stage.steps), "no steps beside same_evaluations_as", "drop one of the two"
+        elif other is not None and (other not in recipe.stages or recipe.stages[other].steps is None):
+            yield (
+                (*path, "same_evaluations_as"),
+                repr(other),
+                "a stage that has steps",
+                closest(other, [name for name in recipe.stages if name != label]),
+            )
+        elif stage.optimizer.warmup >= stage_steps(recipe, label):
+            yield (
+                (*path, "optimizer", "warmup"),
+                str(stage.optimizer.warmup),
+                f"fewer than the stage's {stage_steps(recipe, label)} steps",
+                "shorten the warm-up",
+            )
+
+
+def geometry(recipe: Recipe) -> Iterator[Finding]:
+    """Batches divide without remainder, so that every sample counts the same."""
+    for label, stage in recipe.stages.items():
+        if stage.micro_batch is None:
+            continue
+        group = stage.settings.group_size if isinstance(stage.settings, GrpoSettings) else 1
+        samples, micro, path = stage.prompts_per_step * group, stage.micro_batch, ("stages", label, "micro_batch")
+        if samples % micro:
+            sizes = ", ".join(
+                str(size)
+                for size in range(1, samples + 1)
+                if samples % size == 0 and (size % group == 0 or group % size == 0)
+            )
+            sum_ = f"{stage.prompts_per_step} prompts × {group} samples = {samples}" if group > 1 else f"{samples} rows"
+            yield (
+                path,
+                f"{micro}, and {sum_} leaves a remainder of {samples % micro}",
+                "a divisor",
+                f"try one of {sizes}",
+            )
+        elif micro % group and group % micro:
+            yield (
+                path,
+                f"{micro} with groups of {group}",
+                "whole groups, or a divisor of one group",
+                f"try {group} or {max(1, micro // group) * group}",
+            )
+
+
+def learning_signal(recipe: Recipe) -> Iterator[Finding]:
+    """Reinforcement learning needs rewards that count, and noise to learn from."""
+    for label, stage in recipe.stages.items():
+        if "rewards" not in OBJECTIVES[stage.objective].uses:
+            continue
+        if not any(reward.weight for reward in recipe.rewards.values()):
+            found = "no reward" if not recipe.rewards else "no reward with a weight other than 0"
+            yield ("rewards",), found, f"at least one for stage {label}", "for example pixel: {name: masked_pixel}"
+        if isinstance(stage.settings, GrpoSettings):
+            yield from _noise(label, stage.settings)
+            yield from _effects(label, stage.settings)
+
+
+def _noise(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
+    path, rollout = ("stages", label, "rollout"), grpo.rollout
+    if rollout.dynamics == "ode":
+        yield (
+            (*path, "dynamics"),
+            "'ode'",
+            "a stochastic step for grpo, which learns from the noise it draws",
+            "use flow_sde",
+        )
+    elif rollout.noise == 0:
+        yield (*path, "noise"), "0", "a positive number for grpo, which learns from the noise it draws", "0.7 is usual"
+    window = rollout.stochastic
+    if window.choose == "window":
+        starts = window_starts(window, rollout.steps)
+        if not starts or starts[-1] + window.size > rollout.steps:
+            yield (
+                (*path, "stochastic"),
+                f"a window of {window.size} steps that begins at {window.first} to {starts.stop - 1}",
+                f"one that lies within the rollout's {rollout.steps} steps",
+                "make it smaller or let it begin earlier",
+            )
+
+
+def _effects(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
+    """Settings that look active and cannot do anything: with one update the policy still is the old one."""
+    path = ("stages", label)
+    if grpo.updates_per_rollout == 1 and grpo.clip_range is not None:
+        yield (
+            (*path, "clip_range"),
+            f"{grpo.clip_range:g} with one update per rollout",
+            "null, since the ratio is exactly 1 then and nothing is ever clipped",
+            "set clip_range: null, or updates_per_rollout: 2",
+        )
+    if grpo.updates_per_rollout == 1 and grpo.kl.coef > 0 and grpo.kl.target == "old":
+        yield (
+            (*path, "kl", "target"),
+            "'old' with one update per rollout",
+            "another target, since the divergence and its gradient are exactly 0 then",
+            "set kl.target: reference, or updates_per_rollout: 2",
+        )
+
+
+def rows(recipe: Recipe) -> Iterator[Finding]:
+    """The data is there and has what rewards, objectives and the policy ask for."""
+    for key in ("train", "validation", "heldout"):
+        text, path = getattr(recipe.data, key), ("data", key)
+        if text is None:
+            continue
+        try:
+            source = parse_source(text)
+            first = read_rows(source.folder, at_most=8) if source.folder else None
+        except DataError as error:
+            yield (
+                path,
+                repr(text),
+                "a folder with metadata.jsonl, or photos:train, photos:validation, photos:heldout",
+                str(error).removeprefix("data: "),
+            )
+            continue
+        if first is not None:
+            yield from _columns(recipe, path, first)
+        if key != "train" and text == recipe.data.train:
+            yield path, repr(text), "rows that are not trained on", "give it a folder of its own"
+
+
+def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iterator[Finding]:
+    wanted = {
+        (need, f"reward {label}") for label, reward in recipe.rewards.items() for need in REWARDS[reward.name].needs
+    }
+    for label, stage in recipe.stages.items():
+        wanted |= {(use, f"stage {label}") for use in OBJECTIVES[stage.objective].uses if use in PROVIDES}
+    for need, who in sorted(wanted):
+        missing = sum(1 for row in first if not row.get(PROVIDES[need]))
+        if missing:
+            yield path, f"rows without {PROVIDES[need]}", f"one in every row: {who} needs {need}", "add the column"
+    roles = {"draft", *(role for row in first for role in _roles(row))}
+    for index, role in enumerate(getattr(recipe.policy.settings, "images", ())):
+        if role not in roles:
+            yield ("policy", "images", index), repr(role), "a role that the rows have", closest(role, roles)
+
+
+def _roles(row: dict[str, object]) -> list[str]:
+    files, given = row.get("reference_file_names") or [], row.get("reference_roles")
+    assert isinstance(files, list)
+    return list(given) if isinstance(given, list) else ["reference"] * len(files)
+
+
+def image_size(recipe: Recipe) -> Iterator[Finding]:
+    """Images are made of whole tokens, and patches fit into them."""
+    height, width = recipe.data.size
+    side = _token_side(recipe)
+    if height < 1 or width < 1 or height % side or width % side:
+        yield (
+            ("data", "size"),
+            f"{height} × {width}",
+            f"multiples of {side} pixels for this model",
+            f"try {_rounded(height, side)} × {_rounded(width, side)}",
+        )
+    for label, reward in recipe.rewards.items():
+        if isinstance(reward.settings, PatchPerceptualSettings) and reward.settings.patch > min(height, width):
+            yield (
+                ("rewards", label, "patch"),
+                f"{reward.settings.patch} pixels",
+                f"no more than the image's {min(height, width)}",
+                "make the patch smaller",
+            )
+
+
+def _token_side(recipe: Recipe) -> int:
+    """Pixels of one token: twice what the autoencoder shrinks by, if its configuration is at hand; 16 otherwise."""
+    checkpoint = recipe.policy.settings.checkpoint
+    config = EMBEDDED.get(checkpoint, FilePath(checkpoint)) / "vae" / "config.json"
+    try:
+        return 2 ** len(json.loads(config.read_text())["block_out_channels"])
+    except (OSError, ValueError, KeyError):
+        return 16
+
+
+def _rounded(pixels: int, side: int) -> int:
+    return max(side, round(pixels / side) * side)
+
+
+def run_folder(recipe: Recipe) -> Iterator[Finding]:
+    """The run's name is one folder."""
+    name = recipe.run.name
+    if name is not None and (not name or name in (".", "..") or re.search(r"[/\\\x00]", name)):
+        yield ("run", "name"), repr(name), "the name of one folder", "put the place into run.out"
+
+
+RULES: tuple[Rule, ...] = (labels, beginnings, lengths, geometry, learning_signal, rows, image_size, run_folder)

@@ -1,0 +1,59 @@
+"""Say what is wrong with a recipe: where, what was found, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Path = tuple[str | int, ...]
+
+
+def dotted(path: Path) -> str:
+    """A path as it is written on the command line.
+
+    >>> dotted(("data", "size", 0))
+    'data.size[0]'
+    """
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".") or "the recipe"
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A suggestion, or else the whole list.
+
+    >>> closest("deph", ["depth", "pixel"])
+    "did you mean 'depth'?"
+    >>> closest("zzz", ["depth", "pixel"])
+    'known: depth, pixel'
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a value was written: a file and line, or the command line."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong."""
+
+    path: Path
+    found: str
+    expected: str
+    advice: str = ""
+    origin: Origin | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.origin}: " if self.origin else ""
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{where}{dotted(self.path)}: found {self.found}, expected {self.expected}{advice}"

@@ -1,0 +1,229 @@
+"""Read recipe files: overlays, overrides from the command line and interpolation, with the origin of every value.
+
+OmegaConf merges and resolves; the YAML nodes themselves tell on which line a value stands.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlrefine.errors import RecipeError, UsageError
+from rlrefine.recipe.problems import Origin, Path, Problem, closest, dotted
+
+ALLOWED_RESOLVERS = frozenset({"oc.select"})
+LARGEST_FILE = 1_000_000
+_RESOLVER = re.compile(r"\$\{\s*([^}${:\s]+)\s*:")
+_AMBIGUOUS = re.compile(r"[-+]?0\d+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
+
+
+@dataclass
+class Source:
+    """A recipe as it was written: plain data, where each value stands, and what could not be read."""
+
+    data: dict[str, Any]
+    origins: dict[Path, Origin]
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, path: Path) -> Origin | None:
+        """The origin of a value, or of the nearest section around it."""
+        while path and path not in self.origins:
+            path = path[:-1]
+        return self.origins.get(path)
+
+
+def built_in_recipes() -> dict[str, FilePath]:
+    """The recipes that travel with the package, by name."""
+    package = FilePath(__file__).parent.parent
+    places = [package / "_recipes", package.parent / "recipes"]  # installed, and in a checkout
+    folder = next((place for place in places if place.is_dir()), places[0])
+    return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(name: str, beside: FilePath | None = None) -> FilePath:
+    """A file by path, or a built-in recipe by name.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    built_in = built_in_recipes()
+    plain = name.removeprefix("recipes/").removesuffix(".yaml")
+    for candidate in (FilePath(name), *([beside / name] if beside else [])):
+        if candidate.is_file():
+            return candidate
+    if plain in built_in:
+        return built_in[plain]
+    raise UsageError(f"no recipe {name!r}: neither a file nor a built-in recipe; {closest(plain, built_in)}")
+
+
+def read(recipe: str | FilePath, overrides: Sequence[str] = ()) -> Source:
+    """Read a recipe with its overlays and overrides; interpolation is resolved.
+
+    Raises:
+        RecipeError: it is not YAML, or cannot be merged or resolved.
+        UsageError: a file is missing, or an override is not ``key=value``.
+    """
+    source = _read_file(find_recipe(str(recipe)), ())
+    config = OmegaConf.create(source.data)
+    for override in overrides:
+        config = _apply(config, override, source)
+    forbidden = _forbidden_resolvers(OmegaConf.to_container(config, resolve=False), source)
+    for problem in forbidden:
+        OmegaConf.update(config, dotted(problem.path), None)
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RecipeError([_interpolation_problem(error, source)]) from error
+    return Source(data=resolved, origins=source.origins, problems=source.problems + forbidden)
+
+
+def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
+    """One file laid over its base, which may have a base of its own."""
+    if file in children:
+        raise UsageError(f"recipes lie over each other in a circle: {' → '.join(map(str, (*children, file)))}")
+    own = _parse(file)
+    base = own.data.get("base")
+    if base is None:
+        return own
+    if not isinstance(base, str):
+        found = Problem(
+            path=("base",), found=repr(base), expected="the name or path of a recipe", origin=own.origin(("base",))
+        )
+        raise RecipeError([found])
+    below = _read_file(find_recipe(base, beside=file.parent), (*children, file))
+    merged: Any = OmegaConf.to_container(
+        OmegaConf.merge(OmegaConf.create(below.data), OmegaConf.create(own.data)), resolve=False
+    )
+    origins = below.origins | own.origins
+    return Source(data=merged | {"base": None}, origins=origins, problems=below.problems + own.problems)
+
+
+def _parse(file: FilePath) -> Source:
+    text = file.read_text(encoding="utf-8-sig")
+    if len(text) > LARGEST_FILE:
+        raise RecipeError(
+            [
+                Problem(
+                    path=(),
+                    found=f"{len(text)} characters",
+                    expected=f"at most {LARGEST_FILE}",
+                    origin=Origin(source=str(file)),
+                )
+            ]
+        )
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if node else {}
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        mark = getattr(error, "problem_mark", None)
+        origin = Origin(source=str(file), line=mark.line + 1 if mark else None)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError([Problem(path=(), found=reason, expected="valid YAML", origin=origin)]) from error
+    if not isinstance(data, dict):
+        raise RecipeError(
+            [
+                Problem(
+                    path=(),
+                    found=repr(data),
+                    expected="a mapping with policy, data and stages",
+                    origin=Origin(source=str(file)),
+                )
+            ]
+        )
+    source = Source(data=data, origins={})
+    if node:
+        for path, inner in _walk(node, ()):
+            source.origins[path] = Origin(source=str(file), line=inner.start_mark.line + 1)
+            source.problems += _ambiguous(path, inner, source)
+    return source
+
+
+def _walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, yaml.Node]]:
+    yield path, node
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _walk(value, (*path, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _walk(value, (*path, index))
+
+
+def _ambiguous(path: Path, node: yaml.Node, source: Source) -> list[Problem]:
+    """Plain scalars that YAML 1.1 reads as something else than they look like: 010 is 8, and 1:30 is 90."""
+    if not isinstance(node, yaml.ScalarNode) or node.style is not None or not _AMBIGUOUS.fullmatch(node.value):
+        return []
+    advice = "write a decimal number, or quote it if it is text"
+    return [
+        Problem(
+            path=path,
+            found=f"{node.value}, which YAML does not read as written",
+            expected="a plain number",
+            advice=advice,
+            origin=source.origin(path),
+        )
+    ]
+
+
+def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
+    """One override: ``a.b=value`` sets, ``~a.b`` deletes."""
+    key, separator, _ = override.partition("=")
+    keys = key.removeprefix("~").split(".")
+    if override.startswith("~") and not separator:
+        parent: Any = OmegaConf.select(config, ".".join(keys[:-1])) if len(keys) > 1 else config
+        if not isinstance(parent, DictConfig) or keys[-1] not in parent:
+            raise UsageError(f"override {override!r}: the recipe has no {'.'.join(keys)} to delete")
+        del parent[keys[-1]]
+        return config
+    if not separator or not all(keys):
+        raise UsageError(f"override {override!r}: expected key=value such as stages.grpo.steps=20, or ~key to delete")
+    try:
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"override {override!r}: {str(error).splitlines()[0]}") from error
+    assert isinstance(merged, DictConfig)
+    source.origins[tuple(keys)] = Origin(source=f"command line ({override})")
+    return merged
+
+
+def _forbidden_resolvers(value: Any, source: Source, path: Path = ()) -> list[Problem]:
+    """Interpolation may point to other keys; it may not read the environment or call anything."""
+    if isinstance(value, Mapping):
+        return [
+            problem
+            for key, inner in value.items()
+            for problem in _forbidden_resolvers(inner, source, (*path, str(key)))
+        ]
+    if isinstance(value, list):
+        return [
+            problem
+            for index, inner in enumerate(value)
+            for problem in _forbidden_resolvers(inner, source, (*path, index))
+        ]
+    names = set(_RESOLVER.findall(value)) if isinstance(value, str) else set()
+    nested = isinstance(value, str) and re.search(r"\$\{[^}]*\$\{", value) is not None
+    if not (names - ALLOWED_RESOLVERS or nested):
+        return []
+    expected = "a reference to another key such as ${run.seed}"
+    return [
+        Problem(
+            path=path,
+            found=repr(value),
+            expected=expected,
+            advice="a recipe cannot read the environment or call functions",
+            origin=source.origin(path),
+        )
+    ]
+
+
+def _interpolation_problem(error: OmegaConfBaseException, source: Source) -> Problem:
+    key = str(getattr(error, "full_key", None) or "")
+    path: Path = tuple(key.split(".")) if key else ()
+    reason = str(error).splitlines()[0]
+    return Problem(
+        path=path, found=reason, expected=f"a reference that {dotted(path)} can follow", origin=source.origin(path)
+    )

@@ -1,0 +1,182 @@
+"""The sections of a recipe. Frozen once read; every key has a default or must be given.
+
+A part that is chosen by name (policy, reward, objective) brings keys of its own: these are its ``settings``, and in
+the file they stand beside the keys that all parts of its kind share.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyPart:
+    """The model that is trained."""
+
+    name: str
+    settings: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformPart:
+    """What happens to a score before its weight."""
+
+    name: str
+    settings: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardPart:
+    """One reward of the composition, under a label of the recipe's choice."""
+
+    name: str
+    settings: Any
+    weight: float = 1.0
+    """How much the reward counts; 0 means measured, not optimised."""
+    transform: TransformPart | None = None
+    """What happens to the score before the weight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW."""
+
+    lr: float
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running means of gradient and squared gradient."""
+    weight_decay: float = 0.0
+    """Pull towards zero."""
+    warmup: int = 0
+    """Steps over which the learning rate rises from zero."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: as it is, or falling to zero at the stage's last step."""
+    max_grad_norm: float | None = 1.0
+    """Gradients longer than this are shortened to it; null leaves them."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr: expected a positive number, found {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """A running average of the trained weights, which is what the stage hands over."""
+
+    decay: float = 0.9
+    """Share of the old average that each update keeps."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay: expected from 0 to below 1, found {self.decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePart:
+    """One stage of the run."""
+
+    objective: str
+    settings: Any
+    optimizer: Optimizer
+    """How weights are updated."""
+    init: str = "checkpoint"
+    """Weights to begin with: the ``checkpoint``, an earlier stage, or RUN/STAGE of another run's folder."""
+    continues: str | None = None
+    """An earlier stage to go on with, optimiser and all, instead of beginning a new adapter."""
+    steps: int | None = None
+    """Steps of the loop: rollouts for reinforcement learning, updates for supervised training."""
+    same_evaluations_as: str | None = None
+    """Instead of ``steps``: as many as cost the same number of network evaluations as that stage."""
+    prompts_per_step: int = 8
+    """Rows of data in one step, over all processes."""
+    micro_batch: int | None = None
+    """Samples in one network call; by default all samples of the step."""
+    ema: Ema | None = None
+    """Keep a running average of the weights."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "prompts_per_step", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, found {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Rows to train on, to choose settings by, and to report on."""
+
+    train: str
+    """A folder with metadata.jsonl, or ``photos:train``."""
+    validation: str | None = None
+    """Rows that are looked at while training."""
+    heldout: str | None = None
+    """Rows that are looked at once, in the end."""
+    size: tuple[int, int] = (64, 64)
+    """Height and width of the images, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where and how the network runs."""
+
+    name: Literal["single"] = "single"
+    """One process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How results are measured: deterministic rollouts, the same noise for every arm."""
+
+    rows: int = 256
+    """Held-out rows of the final table."""
+    validation_rows: int = 64
+    """Validation rows that are scored while training."""
+    every: int | None = 50
+    """Steps between two looks at the validation rows; null looks only at the beginning and the end of a stage."""
+    steps: int = 8
+    """Network evaluations from noise to image."""
+    guidance: float = 2.5
+    """Guidance scale fed to the network."""
+    batch: int = 64
+    """Images made at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "validation_rows", "every", "steps", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, found {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One execution of the recipe."""
+
+    seed: int = 0
+    """Every draw follows from it."""
+    out: str = "runs"
+    """Folder of the runs."""
+    name: str | None = None
+    """Folder of this run inside ``out``; by default the recipe's name and the time."""
+    checkpoint_every: int = 25
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Checkpoints of a stage that are kept."""
+    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    """Where metrics go besides metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run: model, data, rewards, stages."""
+
+    policy: PolicyPart
+    data: Data
+    stages: dict[str, StagePart]
+    rewards: dict[str, RewardPart] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    run: Run = field(default_factory=Run)

@@ -1,0 +1,32 @@
+"""The objectives that a recipe can name, and what each of them asks of a stage. No torch here."""
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlrefine.training import settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One registered objective: its settings, where its class lives, and what it uses."""
+
+    settings: type
+    place: str  # "module:class"
+    uses: frozenset[str] = field(default_factory=frozenset)
+
+    def build(self, chosen: Any) -> Any:
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(module), name)(chosen)
+
+
+OBJECTIVES: dict[str, Entry] = {
+    "sft": Entry(
+        settings=settings.SftSettings, place="rlrefine.training.objectives.sft:Sft", uses=frozenset({"targets"})
+    ),
+    "grpo": Entry(
+        settings=settings.GrpoSettings,
+        place="rlrefine.training.objectives.grpo:Grpo",
+        uses=frozenset({"rollout", "rewards", "reference"}),
+    ),
+}

@@ -1,0 +1,120 @@
+"""What a recipe may say about each objective. No torch here: a recipe is checked before torch is imported."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticSettings:
+    """Which steps of a rollout draw noise, and are trained."""
+
+    choose: Literal["all", "window"] = "window"
+    """``all`` steps but the last, or a ``window`` of neighbours whose place is drawn anew for each training step."""
+    size: int = 2
+    """Steps in the window."""
+    first: int = 0
+    """First step at which a window may begin."""
+    last: int | None = None
+    """Last step at which a window may begin; by default as late as it fits before the last step."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size: expected at least 1 step, found {self.size}")
+        if self.first < 0:
+            raise ValueError(f"first: expected at least 0, found {self.first}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How samples are made while training."""
+
+    steps: int = 8
+    """Network evaluations from noise to image."""
+    dynamics: Literal["flow_sde", "ode"] = "flow_sde"
+    """The step that draws noise; ``ode`` draws none."""
+    noise: float = 0.7
+    """Noise factor of the stochastic step."""
+    guidance: float = 2.5
+    """Guidance scale fed to the network."""
+    stochastic: StochasticSettings = field(default_factory=StochasticSettings)
+    """Which steps draw noise."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps: expected at least 1, found {self.steps}")
+        if self.noise < 0:
+            raise ValueError(f"noise: expected 0 or more, found {self.noise}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlSettings:
+    """The price of leaving another policy."""
+
+    coef: float = 0.0
+    """Weight of the divergence in the loss; 0 leaves it out and costs nothing."""
+    target: Literal["reference", "old"] = "reference"
+    """The policy the stage began with, or the one that made the rollout."""
+    form: Literal["x", "v"] = "v"
+    """Divergence of the steps (``x``), or squared distance of the velocities (``v``)."""
+
+    def __post_init__(self) -> None:
+        if self.coef < 0:
+            raise ValueError(f"coef: expected 0 or more, found {self.coef}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftSettings:
+    """Supervised flow matching with a weighted mask loss."""
+
+    density: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    """Where on the path between image and noise to train."""
+    density_mean: float = 0.0
+    """Mean of the logit-normal density, in logits."""
+    density_std: float = 1.0
+    """Spread of the logit-normal density, in logits."""
+    shift: Literal["resolution", "none"] = "resolution"
+    """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
+    mask_weight: float = 1.0
+    """How much more an error inside the mask counts than one outside."""
+    guidance: float = 2.5
+    """Guidance scale fed to the network."""
+
+    def __post_init__(self) -> None:
+        if self.mask_weight <= 0:
+            raise ValueError(f"mask_weight: expected a positive number, found {self.mask_weight}")
+        if self.density_std <= 0:
+            raise ValueError(f"density_std: expected a positive number, found {self.density_std}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoSettings:
+    """Group-relative policy optimisation."""
+
+    group_size: int = 8
+    """Samples of one row, compared with each other."""
+    updates_per_rollout: int = 2
+    """Optimiser steps for which one rollout is used."""
+    aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
+    """Compare siblings by each reward and then sum, or the other way round."""
+    advantage_clip: float = 5.0
+    """Advantages are limited to this size."""
+    clip_range: float | None = 1.0e-4
+    """How far the ratio may move from 1; null leaves it free. Its scale belongs to ``log_prob``."""
+    log_prob: Literal["mean", "sum"] = "mean"
+    """Reduce log-densities over the latent's dimensions by mean or by sum."""
+    kl: KlSettings = field(default_factory=KlSettings)
+    """Divergence from another policy."""
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    """How samples are made."""
+    ratio_tolerance: float = 0.0
+    """How far the ratio may be from 1 before the first update; in float32 a replay repeats its rollout exactly."""
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
+        if self.updates_per_rollout < 1:
+            raise ValueError(f"updates_per_rollout: expected at least 1, found {self.updates_per_rollout}")
+        if self.clip_range is not None and self.clip_range <= 0:
+            raise ValueError(f"clip_range: expected a positive number or null, found {self.clip_range}")
+        if self.advantage_clip <= 0:
+            raise ValueError(f"advantage_clip: expected a positive number, found {self.advantage_clip}")
