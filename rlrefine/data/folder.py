@@ -1,0 +1,93 @@
+"""A data set on disk: a folder of images and ``metadata.jsonl``, one row a line. No torch here.
+
+Columns: ``prompt``, ``draft_file_name``, ``reference_file_names`` (a list), and where the rows have them
+``reference_roles``, ``target_file_name``, ``mask_file_name``, ``id``; any other column travels along as an extra.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlrefine.errors import DataError
+
+METADATA = "metadata.jsonl"
+SINGLE_FILES = ("draft_file_name", "target_file_name", "mask_file_name")
+MANY_FILES = "reference_file_names"
+KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, *SINGLE_FILES})
+SHOWN = 20
+
+
+def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a folder, checked: every file is named, inside the folder, and there.
+
+    Args:
+        folder: where ``metadata.jsonl`` is.
+        at_most: stop after so many rows, for a quick look.
+
+    Raises:
+        DataError: with the first problems, each with its line.
+    """
+    metadata = folder / METADATA
+    if not metadata.is_file():
+        what = "is not a folder" if not folder.is_dir() else f"has no {METADATA}"
+        raise DataError(
+            f"data: {folder} {what}; expected a folder with images and {METADATA}, one row of columns a line"
+        )
+    rows, problems = [], []
+    with open(metadata, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if at_most is not None and len(rows) >= at_most:
+                break
+            if not line.strip():
+                continue
+            row = _parse(line)
+            if isinstance(row, str):
+                problems.append(f"line {number}: {row}")
+                continue
+            problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
+            rows.append(row)
+    if not rows and not problems:
+        problems.append("no rows")
+    if problems:
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(f"data: {metadata} has {len(problems)} problems\n  " + "\n  ".join(problems[:SHOWN]) + more)
+    return rows
+
+
+def _parse(line: str) -> dict[str, Any] | str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else f"expected a mapping of columns, found {type(row).__name__}"
+
+
+def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
+    for column in ("prompt", "draft_file_name"):
+        if not isinstance(row.get(column), str):
+            yield f"{column}: expected text, found {row.get(column)!r}"
+    references, roles = row.get(MANY_FILES, []), row.get("reference_roles")
+    if not isinstance(references, list):
+        yield f"{MANY_FILES}: expected a list of files, found {references!r}"
+        references = []
+    if roles is not None and (not isinstance(roles, list) or len(roles) != len(references)):
+        yield f"reference_roles: expected one role for each of {len(references)} references, found {roles!r}"
+    named = [(column, row[column]) for column in SINGLE_FILES if row.get(column) is not None]
+    for column, name in [*named, *((MANY_FILES, name) for name in references)]:
+        yield from _file_problems(folder, column, name)
+
+
+def _file_problems(folder: Path, column: str, name: Any) -> Iterator[str]:
+    """Only files inside the folder are read: no absolute path, no way up, no link that leads out."""
+    if not isinstance(name, str) or not name:
+        yield f"{column}: expected a file name, found {name!r}"
+        return
+    if "://" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        yield f"{column}: expected a file inside the folder, found {name!r}"
+        return
+    file = folder / name
+    if not file.is_file():
+        yield f"{column}: no file {name!r}"
+    elif not file.resolve().is_relative_to(folder.resolve()):
+        yield f"{column}: {name!r} is a link that leads out of the folder"

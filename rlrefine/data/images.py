@@ -1,0 +1,97 @@
+"""Read an image file strictly: either every pixel arrives as it was meant, or there is an error that names the file."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+from torch import Tensor
+
+from rlrefine.data.folder import MANY_FILES, SINGLE_FILES
+from rlrefine.errors import DataError
+
+LARGEST = 64_000_000  # pixels; a file that claims more is refused from its header
+BACKGROUND = (255, 255, 255)
+
+
+def read_image(content: bytes | Path, name: str) -> Image.Image:
+    """An RGB image, turned as its EXIF says, in sRGB, transparency laid over white.
+
+    Args:
+        content: the file, or its bytes.
+        name: what to call it in an error.
+
+    Raises:
+        DataError: it is no image, is damaged or truncated, is too large, or has floating-point pixels.
+    """
+    try:
+        opened = Image.open(content if isinstance(content, Path) else io.BytesIO(content))
+        if opened.width * opened.height > LARGEST:
+            raise DataError(f"data: {name} has {opened.width} × {opened.height} pixels, at most {LARGEST:,} are read")
+        opened.load()  # a truncated file passes Image.verify(), but not this
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise many kinds on hostile files
+        raise DataError(f"data: cannot read {name} as an image: {error}") from error
+    return _to_rgb(ImageOps.exif_transpose(opened), name)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F" or image.mode == "I":
+        raise DataError(
+            f"data: {name} has pixels of mode {image.mode}, whose range is not known; save it as 8-bit or 16-bit"
+        )
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        image = _to_srgb(image, profile)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert by the embedded profile; one that cannot be read is treated as absent, as every viewer does."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image
+    return converted or image
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale an image so that it just covers (height, width), and cut off what is left over on both sides alike."""
+    if (image.height, image.width) == size:
+        return image
+    return ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.LANCZOS)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """``[3, H, W]`` in [0, 1]; ``[1, H, W]`` for a grey image."""
+    array = np.asarray(image, dtype=np.float32) / 255
+    array = array[..., None] if array.ndim == 2 else array
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def to_image(tensor: Tensor) -> Image.Image:
+    """An 8-bit image from ``[3, H, W]`` in [0, 1]."""
+    array = (tensor.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array)
+
+
+def check_files(folder: Path, rows: list[dict[str, Any]]) -> int:
+    """Read every image that the rows name, each once; gives how many.
+
+    Raises:
+        DataError: the first that cannot be read as it was meant.
+    """
+    names = {row[column] for row in rows for column in SINGLE_FILES if row.get(column)}
+    names |= {name for row in rows for name in row.get(MANY_FILES, [])}
+    for name in sorted(names):
+        read_image(folder / name, str(folder / name))
+    return len(names)

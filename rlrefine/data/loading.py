@@ -1,0 +1,110 @@
+"""Load rows through ``datasets``: a user's folder and the built-in photos come the same way."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, read_rows
+from rlrefine.data.images import fit, read_image, to_tensor
+from rlrefine.data.records import Batch, Example, Reference
+from rlrefine.errors import DataError
+
+Roles = Sequence[str]
+
+
+def cache_folder() -> Path:
+    """Where built data sets are kept: ``RLREFINE_CACHE``, or a folder of the user's cache; safe to delete."""
+    base = (
+        os.environ.get("RLREFINE_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrefine"
+    )
+    return Path(base)
+
+
+class Rows:
+    """The rows of a folder, read when they are asked for.
+
+    Args:
+        folder: with ``metadata.jsonl``.
+        size: height and width that every image is brought to.
+    """
+
+    def __init__(self, folder: Path, size: tuple[int, int]) -> None:
+        self.folder, self.size = folder, size
+        self.columns = read_rows(folder)
+        self.table = _load_table(folder)
+        if len(self.table) != len(self.columns):
+            raise DataError(
+                f"data: {folder} lists {len(self.columns)} rows, of which {len(self.table)} could be loaded"
+            )
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the listed rows and of the size of each file, to notice at a resume that the data changed."""
+        digest = hashlib.sha256(json.dumps([self.columns, self.size], sort_keys=True).encode())
+        for file in sorted(self.folder.iterdir()):
+            digest.update(f"{file.name}:{file.stat().st_size}".encode())
+        return digest.hexdigest()[:16]
+
+    def example(self, index: int) -> Example:
+        """One row with its images."""
+        row: dict[str, Any] = self.table[index]
+        name = str(row.get("id") or f"row-{index:05d}")
+
+        def load(column: str, stored: Any) -> Image.Image:
+            content = stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
+            where = Path(stored["path"]).name if stored.get("path") else column
+            return fit(read_image(content, f"{self.folder / where} ({column} of {name})"), self.size)
+
+        references = row.get("reference") or []
+        roles = row.get("reference_roles") or ["reference"] * len(references)
+        return Example(
+            id=name,
+            prompt=row["prompt"],
+            draft=to_tensor(load("draft", row["draft"])),
+            references=tuple(
+                Reference(image=to_tensor(load("reference", stored)), role=role)
+                for stored, role in zip(references, roles, strict=True)
+            ),
+            target=_optional(row.get("target"), lambda stored: to_tensor(load("target", stored))),
+            mask=_optional(row.get("mask"), lambda stored: to_tensor(load("mask", stored).convert("L"))),
+            extras={key: value for key, value in self.columns[index].items() if key not in KNOWN_COLUMNS},
+        )
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        return Batch(examples=tuple(self.example(index) for index in indices))
+
+
+def _optional(stored: Any, load: Callable[[Any], Tensor]) -> Tensor | None:
+    return None if stored is None else load(stored)
+
+
+def _load_table(folder: Path) -> Any:
+    """The folder as ``datasets`` reads an imagefolder, images still as files."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        table: Any = datasets.load_dataset(
+            "imagefolder",
+            data_files={"rows": str(folder / "**")},
+            split="rows",
+            cache_dir=str(cache_folder() / "datasets"),
+        )
+    except Exception as error:  # datasets raises whatever the reader below it does
+        raise DataError(f"data: cannot load {folder / METADATA}: {error}") from error
+    for column, feature in list(table.features.items()):
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return table
