@@ -1,0 +1,133 @@
+"""What one step learns from: rows, and for reinforcement learning the samples that were made of them and how good
+they are.
+
+Shapes: P rows of this process · G samples of a row · B samples of a chunk, samples of one row beside each other · H W
+image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policies.base import Policy
+from policies.rollout import rollout
+from policies.trajectory import RolloutPlan, Trajectory
+from rlrefine import draws
+from rlrefine.data.records import Batch
+from rlrefine.training.progress import Reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """What goes through the network at once: whole groups of some rows, or some samples of one row."""
+
+    rows: slice
+    samples: slice
+
+    @property
+    def group_size(self) -> int:
+        return self.samples.stop - self.samples.start
+
+
+def chunks_of(rows: int, group_size: int, micro_batch: int | None) -> list[Chunk]:
+    """Cut a step into chunks of ``micro_batch`` samples.
+
+    >>> [(c.rows, c.samples) for c in chunks_of(rows=2, group_size=4, micro_batch=4)]
+    [(slice(0, 1, None), slice(0, 4, None)), (slice(1, 2, None), slice(0, 4, None))]
+    """
+    micro_batch = micro_batch or rows * group_size
+    if micro_batch < group_size:
+        starts = range(0, group_size, micro_batch)
+        return [Chunk(rows=slice(p, p + 1), samples=slice(g, g + micro_batch)) for p in range(rows) for g in starts]
+    together = micro_batch // group_size
+    return [
+        Chunk(rows=slice(p, min(p + together, rows)), samples=slice(0, group_size)) for p in range(0, rows, together)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where the draws of a step live, so that each sample has its own wherever it is computed."""
+
+    seed: int
+    stage: str
+    step: int
+    first_row: int
+    """Global number of this process's first row."""
+
+    def initial(self, rows: slice, shape: tuple[int, ...]) -> Tensor:
+        """The noise ``[P, …]`` that each row starts from."""
+        return torch.stack([self._draw(shape, "initial", self.first_row + p) for p in range(rows.start, rows.stop)])
+
+    def transition(self, chunk: Chunk, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The noise ``[B, …]`` of one stochastic step."""
+        return torch.stack(
+            [
+                self._draw(shape, "transition", self.first_row + p, g, step)
+                for p in range(chunk.rows.start, chunk.rows.stop)
+                for g in range(chunk.samples.start, chunk.samples.stop)
+            ]
+        )
+
+    def uniform(self, row: int) -> float:
+        return draws.uniform(self.seed, self.stage, self.step, "uniform", self.first_row + row)
+
+    def noise(self, row: int, shape: tuple[int, ...]) -> Tensor:
+        return self._draw(shape, "noise", self.first_row + row)
+
+    def _draw(self, shape: tuple[int, ...], *place: draws.Address) -> Tensor:
+        return draws.normal(shape, self.seed, self.stage, self.step, *place)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """Everything that the losses of one step are made of.
+
+    Args:
+        batch: this process's rows.
+        conditioning: of these rows.
+        chunks: how the step is cut; ``trajectories`` has one entry for each.
+        credit: what each sample deserves, ``[P, G]``; none without rewards.
+        samples_in_step: B over all processes, the denominator of every loss.
+    """
+
+    batch: Batch
+    conditioning: Any
+    address: Address
+    chunks: tuple[Chunk, ...]
+    trajectories: tuple[Trajectory, ...] = ()
+    credit: Tensor | None = None
+    samples_in_step: int
+
+
+def make_rollouts(
+    policy: Policy,
+    conditioning: Any,
+    plan: RolloutPlan,
+    chunks: Sequence[Chunk],
+    address: Address,
+    size: tuple[int, int],
+    report: Reporter,
+) -> tuple[tuple[Trajectory, ...], Tensor]:
+    """Make the samples of a step, chunk by chunk.
+
+    Returns:
+        One trajectory per chunk, and the images ``[P·G, 3, H, W]``.
+    """
+    shape = policy.latent_shape(size)
+    trajectories, images = [], []
+    for number, chunk in enumerate(chunks):
+        report.phase("rollout", number, len(chunks))
+
+        def draw(step: int, chunk: Chunk = chunk) -> Tensor:
+            return address.transition(chunk, step, shape)
+
+        initial = address.initial(chunk.rows, shape).to(policy.device)
+        trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw)
+        trajectories.append(trajectory)
+        images.append(policy.decode(trajectory.final_latents, size))
+    report.phase("rollout", len(chunks), len(chunks))
+    return tuple(trajectories), torch.cat(images)

@@ -1,0 +1,164 @@
+"""The folder of a run: everything that it is made of, and everything that it leaves behind."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from rlrefine.errors import UsageError
+from rlrefine.recipe.document import to_mapping
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.publish import write_text
+
+PACKAGES = (
+    "rlrefine",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
+
+
+class RunFolder:
+    """Paths and small files of a run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def resolved(self) -> Path:
+        """The recipe with every default spelled out; it runs again by itself."""
+        return self.root / "resolved.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluation"
+
+    def checkpoints(self, stage: str) -> Path:
+        return self.root / "stages" / stage / "checkpoints"
+
+    def weights(self, stage: str) -> Path:
+        """What a finished stage hands over, in the format of peft and diffusers."""
+        return self.root / "stages" / stage / "weights"
+
+    def tensorboard(self, stage: str) -> Path:
+        return self.root / "tensorboard" / stage
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder and write down what runs.
+
+        Raises:
+            UsageError: there is a run in it already.
+        """
+        if self.resolved.exists():
+            raise UsageError(
+                f"{self.root} holds a run already; go on: rlrefine resume {self.root}, or choose another run.name"
+            )
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file; choose another run.name or run.out")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.root / "environment.json", json.dumps(environment(), indent=1) + "\n")
+            write_text(self.resolved, yaml.safe_dump(to_mapping(recipe), sort_keys=False, width=120))
+        except OSError as error:
+            raise UsageError(f"cannot write to {self.root}: {error}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Only one process works on a run; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: another process holds it.
+        """
+        lock = FileLock(self.root / ".lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield
+        except Timeout as error:
+            raise UsageError(f"{self.root} is in use by another process; wait for it, or end it") from error
+
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        with open(self.metrics, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The records that are complete; a line cut off by a kill is not one."""
+        if not self.metrics.is_file():
+            return []
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def rewind_metrics(self, stage: str, step: int) -> None:
+        """Forget what a stage measured after ``step``, and whatever followed: it will be measured again."""
+        kept = []
+        for record in self.read_metrics():
+            if record["stage"] == stage and record["step"] > step:
+                break
+            kept.append(record)
+        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and revision that a result was made with; no names of users, hosts or secrets."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "packages": found,
+        "revision": revision(),
+    }
+
+
+def revision() -> str | None:
+    """The git revision of the source, with a mark if it was changed; none outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    head = git("rev-parse", "HEAD")
+    return f"{head}+changes" if head and git("status", "--porcelain") else head

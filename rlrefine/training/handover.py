@@ -1,0 +1,76 @@
+"""What a finished stage hands over: its adapter and those below it, in the format of peft and diffusers, in one folder.
+
+The folder is complete in itself: a later stage, another run, an evaluation or an export needs nothing else but the
+base model.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from policies.base import Policy
+from policies.registry import POLICIES
+from policies.settings import LoraSettings
+from rlrefine.draws import seed_of
+from rlrefine.errors import CheckpointError
+from rlrefine.recipe.schema import PolicyPart
+from rlrefine.training.publish import damage, publish
+
+RECORD = "stage.json"
+FULL = "full"
+
+
+def load_policy(part: PolicyPart, device: Any) -> Policy:
+    """The base model of a recipe, nothing trained yet."""
+    return POLICIES[part.name].load(part.settings, device)
+
+
+def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprint: str) -> None:
+    """Publish the weights of the stage that a policy just trained, with copies of the adapters that it stands on."""
+    lora = policy.stage.lora
+    adapters = read_record(below)["adapters"] if below is not None and lora is not None else []
+    name = policy.stage.stage or FULL
+
+    def fill(partial: Path) -> None:
+        for adapter in adapters:
+            assert below is not None
+            (partial / f"{adapter['name']}.safetensors").write_bytes(
+                (below / f"{adapter['name']}.safetensors").read_bytes()
+            )
+        save_file(
+            {key: value.contiguous() for key, value in policy.stage.adapter_state().items()},
+            partial / f"{name}.safetensors",
+        )
+        record = {
+            "adapters": [*adapters, {"name": name, "lora": asdict(lora) if lora else None}],
+            "fingerprint": fingerprint,
+        }
+        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+    publish(target, fill)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Which adapters a folder of weights holds, lowest first.
+
+    Raises:
+        CheckpointError: there is no such folder, or it is damaged.
+    """
+    if not (folder / RECORD).is_file():
+        raise CheckpointError(f"{folder} holds no finished stage: {RECORD} is missing")
+    if reason := damage(folder):
+        raise CheckpointError(f"{folder} is damaged: {reason}")
+    return json.loads((folder / RECORD).read_text())
+
+
+def load_weights(policy: Policy, folder: Path) -> None:
+    """Put finished stages' adapters on a base model; they become part of its reference."""
+    for adapter in read_record(folder)["adapters"]:
+        state: dict[str, Tensor] = load_file(folder / f"{adapter['name']}.safetensors")
+        lora = LoraSettings(**adapter["lora"]) if adapter["lora"] else None
+        policy.stage.begin(adapter["name"], seed_of("overwritten"), lora)
+        policy.stage.load_adapter_state(state)

@@ -1,0 +1,108 @@
+"""The training loop: the algorithm's own pseudo-code, and the only loop there is.
+
+Shapes: P rows of this process · G samples of a row.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from policies.base import Policy
+from rewards import WeightedRewards
+from rlrefine.data.loading import Rows
+from rlrefine.data.records import Batch
+from rlrefine.data.sampler import rows_of_step
+from rlrefine.recipe.schema import StagePart
+from rlrefine.training.engine import Engine, learning_rate
+from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
+from rlrefine.training.objectives.base import Objective, RolloutObjective
+from rlrefine.training.progress import Reporter
+from rlrefine.training.scoring import gathered, reward_inputs
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """What the loop works with; nothing here changes its meaning from one step to the next.
+
+    Args:
+        parameters: what is trained, by name.
+        roles: which of a row's images the policy is shown, in order.
+        name: under which the stage draws; one that continues another goes on under its name,
+        offset: and after its steps.
+    """
+
+    policy: Policy
+    objective: Objective
+    rewards: WeightedRewards | None
+    rows: Rows
+    stage: StagePart
+    engine: Engine
+    optimizer: Any
+    parameters: Mapping[str, nn.Parameter]
+    roles: tuple[str, ...]
+    seed: int
+    name: str
+    offset: int
+    steps: int
+    report: Reporter
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
+        """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
+        for step in range(first, self.steps):
+            self.metrics = {}
+            experience = self.collect(self.offset + step)
+            for update in range(self.objective.updates):
+                for output in self.objective.losses(self.policy, experience, update):
+                    self.engine.backward(output.loss)
+                    self._add(output.metrics)
+                self.update(step, update)
+            yield step + 1, self.metrics
+
+    def collect(self, step: int) -> Experience:
+        """Rows, and for reinforcement learning rollout, reward and credit."""
+        share = self.engine.share(self.stage.prompts_per_step)
+        chosen = rows_of_step(self.seed, step, self.stage.prompts_per_step, len(self.rows))[share]
+        batch = self.rows.batch(chosen)
+        address = Address(seed=self.seed, stage=self.name, step=step, first_row=share.start)
+        group_size = self.objective.group_size
+        chunks = tuple(chunks_of(len(batch), group_size, self.stage.micro_batch))
+        conditioning = self.policy.encode(batch.prompts, batch.conditioning_images(self.roles))
+        experience = Experience(
+            batch=batch,
+            conditioning=conditioning,
+            address=address,
+            chunks=chunks,
+            samples_in_step=self.stage.prompts_per_step * group_size,
+        )
+        if not isinstance(self.objective, RolloutObjective):
+            return experience
+        plan = self.objective.rollout_plan(self.policy.noise_shift(batch.size), self.seed, step)
+        trajectories, images = make_rollouts(self.policy, conditioning, plan, chunks, address, batch.size, self.report)
+        credit = self.credit(self.objective, batch, images)[share]
+        return replace(experience, trajectories=trajectories, credit=credit)
+
+    def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:
+        """Score this process's samples, and compare those of all processes: ``[P, G]`` of the whole step."""
+        self.report.phase("reward", 0, 1)
+        assert self.rewards is not None, "validated: an objective with a rollout has rewards"
+        scores = gathered(self.rewards(reward_inputs(batch, images)), self.engine.gather)
+        credit, measured = objective.credit(scores)
+        self.metrics |= measured
+        return credit
+
+    def update(self, step: int, update: int) -> None:
+        """One optimiser step."""
+        rate = learning_rate(self.stage.optimizer, step, self.steps)
+        norm = self.engine.update(self.optimizer, self.parameters.values(), self.stage.optimizer, rate)
+        self.policy.stage.update_ema()
+        self._add({"gradient_norm": norm})
+        self.metrics["learning_rate"] = rate
+        self.report.phase("update", update + 1, self.objective.updates)
+
+    def _add(self, measured: Mapping[str, float]) -> None:
+        """Sum the shares of the chunks, and average over the updates of the step."""
+        for name, value in measured.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value / self.objective.updates

@@ -1,0 +1,1 @@
+"""Objectives, one small file each: what a step needs, and which losses it makes. None has a loop of its own."""

@@ -1,0 +1,41 @@
+"""What an objective promises to the loop."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from policies.base import Policy
+from policies.trajectory import RolloutPlan
+from rewards import RewardOutput
+from rlrefine.algorithms.policy_gradient import LossOutput
+from rlrefine.training.experience import Experience
+
+
+class Objective(Protocol):
+    """One way to learn from a step.
+
+    Attributes:
+        group_size: samples of one row; 1 without a rollout.
+        updates: optimiser steps for one step's experience.
+    """
+
+    group_size: int
+    updates: int
+
+    def losses(self, policy: Policy, experience: Experience, update: int) -> Iterator[LossOutput]:
+        """The losses of one update, part by part, each already divided by the step's samples."""
+        ...
+
+
+@runtime_checkable
+class RolloutObjective(Objective, Protocol):
+    """An objective that learns from samples of its own and from what they earn."""
+
+    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
+        """How the rollouts of a step are made."""
+        ...
+
+    def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
+        """What each sample of all processes deserves, ``[P, G]``, and what to log about it."""
+        ...

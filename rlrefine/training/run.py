@@ -1,0 +1,75 @@
+"""A run: the stages of a recipe in order, then the held-out table and the report."""
+
+import time
+from pathlib import Path
+
+from rlrefine.data.build import open_rows
+from rlrefine.errors import UsageError
+from rlrefine.evaluation.held_out import HeldOut
+from rlrefine.recipe.load import load_recipe
+from rlrefine.recipe.problems import closest
+from rlrefine.recipe.schema import Recipe
+from rlrefine.report.page import write_report
+from rlrefine.report.table import held_out_table
+from rlrefine.training.engine import Engine
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.progress import Reporter
+from rlrefine.training.stage import StageRun
+
+
+def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = None) -> RunFolder:
+    """Begin a run in a folder of its own.
+
+    Args:
+        name: what the folder is called if the recipe does not say.
+        only_stage: run this stage alone.
+
+    Raises:
+        RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
+    """
+    folder = RunFolder(Path(recipe.run.out) / (recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder.create(recipe)
+    execute(recipe, folder, report, only_stage)
+    return folder
+
+
+def resume(root: Path, report: Reporter, only_stage: str | None = None) -> RunFolder:
+    """Go on with a run where it stopped, exactly; one that is finished is left as it is.
+
+    Raises:
+        UsageError: there is no run in the folder.
+    """
+    folder = RunFolder(root)
+    if not folder.resolved.is_file():
+        raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
+    execute(load_recipe(folder.resolved), folder, report, only_stage)
+    return folder
+
+
+def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str | None = None) -> None:
+    """Run the stages that are not finished, then evaluate and report."""
+    if only_stage is not None and only_stage not in recipe.stages:
+        raise UsageError(f"--stage {only_stage}: the recipe has no such stage; {closest(only_stage, recipe.stages)}")
+    size = (recipe.data.size[0], recipe.data.size[1])
+    with folder.locked():
+        engine = Engine()
+        rows = open_rows(recipe.data.train, size)
+        validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
+        for label in recipe.stages if only_stage is None else [only_stage]:
+            stage = StageRun(
+                recipe=recipe,
+                label=label,
+                folder=folder,
+                rows=rows,
+                validation=validation,
+                engine=engine,
+                report=report,
+            )
+            if not stage.is_finished:
+                stage.run()
+        if recipe.data.heldout:
+            heldout = open_rows(recipe.data.heldout, size)
+            tables = HeldOut(recipe=recipe, folder=folder, rows=heldout, engine=engine, report=report).evaluate()
+            write_report(recipe, folder, heldout)
+            report.say(held_out_table(tables))
+    report.say(f"run: {folder.root}" + (f"   report: {folder.report}" if folder.report.exists() else ""))

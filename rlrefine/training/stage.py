@@ -1,0 +1,245 @@
+"""One stage of a run, from the weights that it begins with to the weights that it hands over."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from policies.base import Policy
+from rlrefine.data.loading import Rows
+from rlrefine.draws import seed_of
+from rlrefine.errors import CheckpointError
+from rlrefine.evaluation.arms import Evaluator, means
+from rlrefine.evaluation.pictures import sample_grid
+from rlrefine.recipe.arithmetic import stage_offset, stage_steps, step_cost
+from rlrefine.recipe.document import to_mapping
+from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.checkpoint import (
+    Progress,
+    TrainState,
+    load_latest,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from rlrefine.training.engine import Engine
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.handover import load_policy, load_weights, publish_weights, read_record
+from rlrefine.training.loop import Trainer
+from rlrefine.training.progress import Reporter
+from rlrefine.training.registry import OBJECTIVES
+from rlrefine.training.scoring import build_rewards
+from rlrefine.training.tracking import Trackers
+
+SAMPLE_PICTURES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRun:
+    """A stage of a run, and everything it needs from it."""
+
+    recipe: Recipe
+    label: str
+    folder: RunFolder
+    rows: Rows
+    validation: Rows | None
+    engine: Engine
+    report: Reporter
+
+    @property
+    def part(self) -> StagePart:
+        return self.recipe.stages[self.label]
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.run.seed
+
+    @cached_property
+    def origin(self) -> str:
+        """The stage whose adapter is trained: this one, or the first of those that it continues."""
+        label = self.label
+        while (continued := self.recipe.stages[label].continues) is not None:
+            label = continued
+        return label
+
+    @property
+    def below(self) -> Path | None:
+        """The finished weights that the stage's adapter stands on; none for the base model."""
+        init = self.recipe.stages[self.origin].init
+        if init == "checkpoint":
+            return None
+        if init in self.recipe.stages:
+            return self.folder.weights(init)
+        run, _, stage = init.rpartition("/")
+        return RunFolder(Path(run)).weights(stage)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that the result depends on: recipe, data, seed and parent."""
+        plain = to_mapping(self.recipe)
+        parts: dict[str, Any] = {key: plain[key] for key in ("policy",)} | {
+            "stage": plain["stages"][self.label],
+            "seed": self.seed,
+        }
+        parts |= {"rows": self.rows.fingerprint, "steps": stage_steps(self.recipe, self.label)}
+        if "rewards" in OBJECTIVES[self.part.objective].uses:
+            parts["rewards"] = plain["rewards"]
+        if self.below is not None:
+            parts["below"] = read_record(self.below)["fingerprint"]
+        if self.part.continues is not None:
+            parts["continues"] = read_record(self.folder.weights(self.part.continues))["fingerprint"]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stage's weights are there and whole.
+
+        Raises:
+            CheckpointError: they are damaged, or come from another recipe or other data.
+        """
+        weights = self.folder.weights(self.label)
+        if not weights.exists():
+            return False
+        if read_record(weights)["fingerprint"] != self.fingerprint:
+            raise CheckpointError(
+                f"{weights} was made with another recipe or other data; restore them, or start a new run"
+            )
+        return True
+
+    def run(self) -> None:
+        """Train the stage, from its newest checkpoint if there is one, and publish its weights."""
+        policy = load_policy(self.recipe.policy, self.engine.device)
+        if self.below is not None:
+            load_weights(policy, self.below)
+        policy.stage.begin(self.origin, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
+        if self.part.ema is not None:
+            policy.stage.start_ema(self.part.ema.decay)
+        parameters = dict(policy.stage.parameters)
+        optimizer = torch.optim.AdamW(
+            parameters.values(),
+            lr=self.part.optimizer.lr,
+            betas=self.part.optimizer.betas,
+            weight_decay=self.part.optimizer.weight_decay,
+        )
+        done = self._restore(policy, optimizer)
+        policy.trained, prepared = self.engine.prepare(policy.trained, optimizer)
+        self._train(policy, prepared, optimizer, parameters, done)
+        publish_weights(self.folder.weights(self.label), policy, self.below, self.fingerprint)
+
+    def _restore(self, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
+        """Load the newest checkpoint; without one, begin anew or where the continued stage ended."""
+        state = load_latest(self.folder.checkpoints(self.label), self.fingerprint, self.report.say)
+        if state is not None:
+            _load_state(policy, optimizer, state)
+            return state.progress
+        updates = 0
+        if self.part.continues is not None:
+            parent = read_record(self.folder.weights(self.part.continues))["fingerprint"]
+            state = load_latest(self.folder.checkpoints(self.part.continues), parent, self.report.say)
+            if state is None:
+                raise CheckpointError(
+                    f"{self.folder.checkpoints(self.part.continues)} has no checkpoint that {self.label} could continue"
+                )
+            _load_state(policy, optimizer, state)
+            updates = state.progress.updates
+        return Progress(stage=self.label, step=0, updates=updates, evaluations=0, fingerprint=self.fingerprint)
+
+    def _train(
+        self,
+        policy: Policy,
+        prepared: Any,
+        optimizer: torch.optim.Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        done: Progress,
+    ) -> None:
+        steps, offset = stage_steps(self.recipe, self.label), stage_offset(self.recipe, self.label)
+        objective = OBJECTIVES[self.part.objective].build(self.part.settings)
+        trainer = Trainer(
+            policy=policy,
+            objective=objective,
+            rewards=build_rewards(self.recipe.rewards) if "rewards" in OBJECTIVES[self.part.objective].uses else None,
+            rows=self.rows,
+            stage=self.part,
+            engine=self.engine,
+            optimizer=prepared,
+            parameters=parameters,
+            roles=self.recipe.policy.settings.images,
+            seed=self.seed,
+            name=self.origin,
+            offset=offset,
+            steps=steps,
+            report=self.report,
+        )
+        self.folder.rewind_metrics(self.label, done.step)
+        trackers = Trackers(self.recipe.run.trackers, self.folder.tensorboard(self.label), done.step, self.report)
+        self.report.stage(self.label, done.step, steps)
+        if done.step == 0:
+            self._record(trackers, 0, self._validate(policy, trackers, 0))
+        for step, measured in trainer.train(done.step):
+            cost = step_cost(self.part, self.seed, offset + step - 1).total
+            done = Progress(
+                stage=self.label,
+                step=step,
+                updates=done.updates + objective.updates,
+                evaluations=done.evaluations + cost,
+                fingerprint=self.fingerprint,
+            )
+            last, every = step == steps, self.recipe.evaluation.every
+            looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}
+            self._record(trackers, step, {**measured, "evaluations": float(done.evaluations), **looked})
+            if last or step % self.recipe.run.checkpoint_every == 0:
+                self._save(policy, optimizer, parameters, done)
+        trackers.close()
+
+    def _save(
+        self, policy: Policy, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], done: Progress
+    ) -> None:
+        self.report.phase("save", 0, 1)
+        state = TrainState(
+            progress=done,
+            trained=policy.stage.state(),
+            ema=policy.stage.ema_state(),
+            optimizer=optimizer_tensors(optimizer, parameters),
+        )
+        save_checkpoint(self.folder.checkpoints(self.label), state, self.recipe.run.keep)
+        self.report.phase("save", 1, 1)
+
+    def _record(self, trackers: Trackers, step: int, measured: Mapping[str, float]) -> None:
+        """Write down what a step measured, and show it."""
+        if not measured:
+            return
+        self.folder.append_metrics({"stage": self.label, "step": step, **measured})
+        trackers.log(measured, step)
+        self.report.step(step, measured)
+
+    def _validate(self, policy: Policy, trackers: Trackers, step: int) -> dict[str, float]:
+        """Look at the validation rows: their means, and a grid of samples with the same noise every time."""
+        if self.validation is None:
+            return {}
+        evaluator = Evaluator(
+            rows=self.validation,
+            count=min(self.recipe.evaluation.validation_rows, len(self.validation)),
+            settings=self.recipe.evaluation,
+            rewards=build_rewards(self.recipe.rewards),
+            roles=self.recipe.policy.settings.images,
+            report=self.report,
+            pictures=SAMPLE_PICTURES,
+        )
+        table, images = evaluator.policy(policy)
+        sheet = sample_grid([self.validation.example(index) for index in range(len(images))], images)
+        self.folder.samples.mkdir(exist_ok=True)
+        sheet.save(self.folder.samples / f"{self.label}-{step:06d}.png")
+        trackers.log_image("samples", sheet, step)
+        return {f"validation/{name}": value for name, value in means(table).items()}
+
+
+def _load_state(policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+    policy.stage.load(state.trained)
+    policy.stage.load_ema(state.ema, state.progress.updates)
+    load_optimizer_tensors(optimizer, policy.stage.parameters, state.optimizer)
