@@ -1,0 +1,101 @@
+"""Let a policy edit rows deterministically, and measure every result.
+
+Shapes: P rows of a batch · C H W image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from policies.base import Policy
+from policies.rollout import rollout
+from policies.schedule import sigma_schedule
+from policies.trajectory import RolloutPlan
+from rewards import WeightedRewards
+from rlrefine import draws
+from rlrefine.data.loading import Rows
+from rlrefine.data.records import Batch
+from rlrefine.errors import DataError
+from rlrefine.evaluation.metrics import row_metrics
+from rlrefine.recipe.schema import Evaluation
+from rlrefine.training.progress import Reporter
+from rlrefine.training.scoring import reward_inputs
+
+Table = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Evaluates policies on the first rows of a data set; its noise depends on the row alone, so that arms are paired.
+
+    Args:
+        count: how many rows.
+        roles: which images the policy is shown.
+        pictures: of how many rows the results are kept.
+    """
+
+    rows: Rows
+    count: int
+    settings: Evaluation
+    rewards: WeightedRewards | None
+    roles: tuple[str, ...]
+    report: Reporter
+    pictures: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count > len(self.rows):
+            raise DataError(f"data: {self.count} rows are to be evaluated, and {self.rows.folder} has {len(self.rows)}")
+
+    def policy(self, policy: Policy, *, wrong_references: bool = False) -> tuple[Table, list[Tensor]]:
+        """Measure a policy, with the running average of its weights if there is one.
+
+        Args:
+            wrong_references: give each row the references of another one.
+        """
+        borrowed = draws.cycle(self.count, "evaluation", "wrong reference") if wrong_references else None
+
+        def edit(batch: Batch, first: int) -> Tensor:
+            if borrowed is not None:
+                lenders = self.rows.batch(borrowed[first : first + len(batch)])
+                batch = batch.with_references_of(lenders)
+            return self._edit(policy, batch, first)
+
+        with policy.weights("ema"):
+            return self._measure(edit)
+
+    def drafts(self) -> tuple[Table, list[Tensor]]:
+        """Measure the drafts as they are."""
+        return self._measure(lambda batch, first: batch.drafts)
+
+    @torch.no_grad()
+    def _measure(self, edit: Callable[[Batch, int], Tensor]) -> tuple[Table, list[Tensor]]:
+        table: Table = {}
+        kept: list[Tensor] = []
+        for first in range(0, self.count, self.settings.batch):
+            self.report.phase("evaluation", first, self.count)
+            batch = self.rows.batch(range(first, min(first + self.settings.batch, self.count)))
+            if batch.targets is None:
+                raise DataError(f"data: evaluation needs a target in every row of {self.rows.folder}")
+            images = edit(batch, first).float().cpu()
+            scores = self.rewards(reward_inputs(batch, images)) if self.rewards else None
+            for name, values in row_metrics(images, batch.targets, batch.masks, scores).items():
+                table.setdefault(name, []).extend(values.tolist())
+            kept += list(images[: max(0, self.pictures - first)])
+        self.report.phase("evaluation", self.count, self.count)
+        return table, kept
+
+    def _edit(self, policy: Policy, batch: Batch, first: int) -> Tensor:
+        conditioning = policy.encode(batch.prompts, batch.conditioning_images(self.roles))
+        shape = policy.latent_shape(batch.size)
+        noise = torch.stack([draws.normal(shape, "evaluation", first + index) for index in range(len(batch))])
+        sigmas = sigma_schedule(self.settings.steps, policy.noise_shift(batch.size))
+        plan = RolloutPlan(sigmas=sigmas, guidance=self.settings.guidance)
+        trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)
+        return policy.decode(trajectory.final_latents, batch.size)
+
+
+def means(table: Table) -> dict[str, float]:
+    """The mean of each measure over the rows."""
+    return {name: sum(values) / len(values) for name, values in table.items()}

@@ -1,0 +1,85 @@
+"""The held-out table: every arm of a run, from the draft to the last stage, over rows that nothing was chosen by."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from policies.base import Policy
+from rlrefine.data.images import to_image
+from rlrefine.data.loading import Rows
+from rlrefine.evaluation.arms import Evaluator, Table
+from rlrefine.evaluation.summary import read_table, summarize
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.engine import Engine
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.handover import load_policy, load_weights
+from rlrefine.training.progress import Reporter
+from rlrefine.training.publish import damage, publish, remove, write_text
+from rlrefine.training.scoring import build_rewards
+
+DRAFT, BASE, WRONG_REFERENCE = "draft", "base", "wrong_reference"
+PICTURES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Evaluates the arms of a run; an arm that is done is not done again."""
+
+    recipe: Recipe
+    folder: RunFolder
+    rows: Rows
+    engine: Engine
+    report: Reporter
+
+    def arms(self) -> list[str]:
+        """The arms that the finished stages allow, from the draft on; the last stage also with wrong references."""
+        finished = [label for label in self.recipe.stages if self.folder.weights(label).exists()]
+        shown_references = any(role != "draft" for role in self.recipe.policy.settings.images)
+        wrong = [WRONG_REFERENCE] if finished and shown_references else []
+        return [DRAFT, BASE, *wrong, *finished]
+
+    def evaluate(self) -> dict[str, Table]:
+        """Measure every arm that is missing, and read all of them."""
+        arms = self.arms()
+        self.report.stage("held-out", 0, len(arms))
+        tables = {}
+        for number, arm in enumerate(arms):
+            place = self.folder.evaluation / arm
+            if place.exists() and damage(place):
+                remove(place)
+            if not place.exists():
+                table, pictures = self._measure(arm)
+                publish(place, lambda partial, table=table, pictures=pictures: _write(partial, table, pictures))
+            tables[arm] = read_table(place)
+            self.report.step(number + 1, {})
+        write_text(self.folder.summary, json.dumps(summarize(tables), indent=1) + "\n")
+        return tables
+
+    def _measure(self, arm: str) -> tuple[Table, list[Tensor]]:
+        evaluator = Evaluator(
+            rows=self.rows,
+            count=min(self.recipe.evaluation.rows, len(self.rows)),
+            settings=self.recipe.evaluation,
+            rewards=build_rewards(self.recipe.rewards),
+            roles=self.recipe.policy.settings.images,
+            report=self.report,
+            pictures=PICTURES,
+        )
+        if arm == DRAFT:
+            return evaluator.drafts()
+        stage = None if arm == BASE else list(self.recipe.stages)[-1] if arm == WRONG_REFERENCE else arm
+        return evaluator.policy(self._policy(stage), wrong_references=arm == WRONG_REFERENCE)
+
+    def _policy(self, stage: str | None) -> Policy:
+        policy = load_policy(self.recipe.policy, self.engine.device)
+        if stage is not None:
+            load_weights(policy, self.folder.weights(stage))
+        return policy
+
+
+def _write(partial: Path, table: Table, pictures: list[Tensor]) -> None:
+    (partial / "table.json").write_text(json.dumps(table) + "\n")
+    for index, picture in enumerate(pictures):
+        to_image(picture).save(partial / f"{index:03d}.png")

@@ -1,0 +1,88 @@
+"""From row values to the table: means of every arm, paired differences, one run or several seeds of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlrefine.errors import DataError
+from rlrefine.evaluation.statistics import Interval, crossed_interval, row_interval
+
+Table = Mapping[str, Sequence[float]]
+
+
+def summarize(tables: Mapping[str, Table]) -> dict[str, Any]:
+    """The summary of one run.
+
+    Args:
+        tables: arm → measure → one value a row, all arms over the same rows, in the order in which they came to be.
+
+    Returns:
+        ``arms``: arm → measure → interval; ``paired``: ``later-earlier`` → measure → interval of the difference.
+    """
+    arms = {
+        arm: {name: row_interval(np.array(values)).to_dict() for name, values in table.items()}
+        for arm, table in tables.items()
+    }
+    paired = {}
+    for later, earlier in _pairs(list(tables)):
+        shared = [name for name in tables[later] if name in tables[earlier]]
+        paired[f"{later}-{earlier}"] = {
+            name: row_interval(np.array(tables[later][name]) - np.array(tables[earlier][name])).to_dict()
+            for name in shared
+        }
+    return {"arms": arms, "paired": paired}
+
+
+def pool(runs: Sequence[Mapping[str, Table]]) -> dict[str, Any]:
+    """The summary of one recipe over several seeds: rows and seeds are resampled together.
+
+    Raises:
+        DataError: the runs have different arms or rows.
+    """
+    names = list(runs[0])
+    lengths = {len(values) for tables in runs for table in tables.values() for values in table.values()}
+    if any(list(tables) != names for tables in runs) or len(lengths) != 1:
+        raise DataError("runs can be pooled only if they have the same arms over the same rows")
+
+    def interval(arm: str, name: str, minus: str | None = None) -> dict[str, float | int]:
+        columns = [np.array(run[arm][name]) - (np.array(run[minus][name]) if minus else 0) for run in runs]
+        return crossed_interval(np.stack(columns, axis=1)).to_dict()
+
+    arms = {arm: {name: interval(arm, name) for name in runs[0][arm]} for arm in names}
+    paired = {
+        f"{later}-{earlier}": {
+            name: interval(later, name, earlier) for name in runs[0][later] if name in runs[0][earlier]
+        }
+        for later, earlier in _pairs(names)
+    }
+    return {"seeds": len(runs), "arms": arms, "paired": paired}
+
+
+def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
+    return [(later, earlier) for place, later in enumerate(arms) for earlier in arms[:place]]
+
+
+def interval_of(entry: Mapping[str, Any]) -> Interval:
+    return Interval(entry["mean"], entry["low"], entry["high"], entry["n"])
+
+
+def read_table(folder: Path) -> dict[str, list[float]]:
+    """The row values of one arm."""
+    return json.loads((folder / "table.json").read_text())
+
+
+def read_run(root: Path) -> dict[str, dict[str, list[float]]]:
+    """The row values of all arms of a finished run, in the order of its summary.
+
+    Raises:
+        DataError: the run has no summary yet.
+    """
+    summary = root / "summary.json"
+    if not summary.is_file():
+        raise DataError(
+            f"{root} has no held-out results: {summary.name} is missing; finish it by: rlrefine resume {root}"
+        )
+    return {arm: read_table(root / "evaluation" / arm) for arm in json.loads(summary.read_text())["arms"]}
