@@ -1,0 +1,260 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlrefine import __version__
+from rlrefine.errors import UsageError
+
+OVERRIDES = "Settings of the recipe as key=value, for example stages.grpo.steps=20; ~key deletes one."
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command for a typo, and lists commands in the order of the work."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(self.commands)}"
+            raise click.UsageError(f"no command {args[0]!r}; {advice}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rlrefine")
+def cli() -> None:
+    """Post-train image editors with reinforcement learning, from recipes.
+
+    \b
+    rlrefine ls                                  what there is
+    rlrefine cp omnirefiner_tiny my.yaml         start from a recipe
+    rlrefine validate my.yaml                    every mistake at once, in a second
+    rlrefine train my.yaml stages.sft.steps=50   run it
+    rlrefine resume runs/my-…                    go on exactly where it stopped
+    """
+
+
+@cli.command("ls")
+@click.argument(
+    "what", type=click.Choice(["recipes", "policies", "rewards", "transforms", "objectives", "models"]), required=False
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def list_parts(what: str | None, as_json: bool) -> None:
+    """List recipes, policies, rewards, transforms, objectives and embedded models."""
+    from rlrefine.catalogue import catalogue
+
+    found = catalogue() if what is None else {what: catalogue()[what]}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    width = max(len(name) for entries in found.values() for name in entries)
+    for kind, entries in found.items():
+        click.echo(kind)
+        for name, text in entries.items():
+            click.echo(f"  {name:<{width}}  {text}")
+
+
+@cli.command()
+@click.argument("recipe")
+def show(recipe: str) -> None:
+    """Print a recipe's file.
+
+    \b
+    rlrefine show omnirefiner_tiny
+    """
+    from rlrefine.recipe.reading import find_recipe
+
+    click.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
+
+
+@cli.command("cp")
+@click.argument("recipe")
+@click.argument("target", type=click.Path(path_type=Path))
+def copy(recipe: str, target: Path) -> None:
+    """Copy a recipe to a file of your own.
+
+    \b
+    rlrefine cp omnirefiner_tiny my.yaml
+    """
+    from rlrefine.recipe.reading import find_recipe
+
+    source = find_recipe(recipe)
+    target = target / source.name if target.is_dir() else target
+    if target.exists():
+        raise UsageError(f"{target} exists; choose another name")
+    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    click.echo(f"{target}")
+
+
+@cli.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+def validate(recipe: str, overrides: Sequence[str]) -> None:
+    """Check a recipe: all problems at once, each with its place and what to do.
+
+    \b
+    rlrefine validate my.yaml stages.grpo.group_size=12
+    """
+    from rlrefine.recipe.load import load_recipe
+    from rlrefine.recipe.outline import outline
+
+    click.echo(outline(load_recipe(recipe, overrides)))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of a recipe, for completion in an editor."""
+    from rlrefine.recipe.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=1))
+
+
+@cli.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--stage", help="Run this stage alone.")
+def train(recipe: str, overrides: Sequence[str], stage: str | None) -> None:
+    """Run a recipe: its stages, the held-out table, the report.
+
+    \b
+    rlrefine train omnirefiner_tiny run.name=first run.seed=1
+    """
+    from rlrefine.recipe.load import load_recipe
+
+    checked = load_recipe(recipe, overrides)
+    from rlrefine.training.progress import reporting
+
+    with reporting() as report:
+        from rlrefine.quiet import hush
+
+        hush()
+        from rlrefine.training.run import start
+
+        start(checked, Path(recipe).stem, report, stage)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--stage", help="Run this stage alone.")
+def resume(run: Path, stage: str | None) -> None:
+    """Go on with a run exactly where it stopped.
+
+    \b
+    rlrefine resume runs/first
+    """
+    from rlrefine.training.progress import reporting
+
+    with reporting() as report:
+        from rlrefine.quiet import hush
+
+        hush()
+        from rlrefine.training.run import resume as go_on
+
+        go_on(run, report, stage)
+
+
+@cli.command("report")
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def show_report(runs: Sequence[Path], as_json: bool) -> None:
+    """Show the held-out table of a run; of several seeds of one recipe, pooled over rows and seeds.
+
+    \b
+    rlrefine report runs/seed0 runs/seed1 runs/seed2
+    """
+    from rlrefine.evaluation.summary import pool, read_run, summarize
+    from rlrefine.report.table import render
+
+    tables = [read_run(run) for run in runs]
+    summary = summarize(tables[0]) if len(tables) == 1 else pool(tables)
+    click.echo(json.dumps(summary, indent=1) if as_json else render(summary))
+
+
+@cli.group(cls=Commands)
+def data() -> None:
+    """Build and check rows of data."""
+
+
+@data.command("build")
+@click.argument("source", metavar="photos:SPLIT")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--rows", type=int, help="How many rows; by default as many as the recipes use.")
+@click.option("--size", type=(int, int), default=(64, 64), show_default=True, help="Height and width.")
+def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int]) -> None:
+    """Make rows from real photos, into a folder that recipes and other tools can read.
+
+    \b
+    rlrefine data build photos:validation my-rows --rows 32
+    """
+    from rlrefine.data.sources import parse_source
+
+    split = parse_source(source).photos
+    if split is None:
+        raise UsageError(f"{source!r} is no built-in source; known: photos:train, photos:validation, photos:heldout")
+    from rlrefine.quiet import hush
+
+    hush()
+    from rlrefine.data.build import build_photos
+
+    for kind, decibels in build_photos(split, size, target, rows).items():
+        click.echo(f"{kind:<12} drafts at {decibels:.2f} dB inside the mask")
+
+
+@data.command("check")
+@click.argument("folder", type=click.Path(path_type=Path))
+def check_data(folder: Path) -> None:
+    """Read every row and every pixel of a folder; the first thing that is wrong is an error.
+
+    \b
+    rlrefine data check my-rows
+    """
+    from rlrefine.data.folder import read_rows
+    from rlrefine.data.images import check_files
+
+    rows = read_rows(folder)
+    click.echo(f"{folder}: {len(rows)} rows, {check_files(folder, rows)} images, all readable")
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Run the command line; an error that a user can act on is one message, and the exit code tells its kind."""
+    try:
+        _own_packages_only()
+        cli.main(args=arguments, prog_name="rlrefine", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; what was saved is there: rlrefine resume RUN", err=True)
+        sys.exit(130)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        click.echo(f"rlrefine: {error}", err=True)
+        sys.exit(code)
+
+
+def _own_packages_only() -> None:
+    """A folder named ``rewards`` or ``policies`` in the wrong place would silently replace ours."""
+    import importlib.util
+
+    ours = Path(__file__).resolve().parent.parent
+    for name in ("rewards", "policies"):
+        found = importlib.util.find_spec(name)
+        place = Path(found.origin).resolve().parent.parent if found and found.origin else None
+        if place != ours:
+            where = place / name if place else "nowhere"
+            raise UsageError(
+                f"the package {name!r} is found at {where}, expected {ours / name}; rename it, or run elsewhere"
+            )
