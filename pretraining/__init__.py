@@ -1,0 +1,1 @@
+"""How the embedded models were made: plain scripts that run once, outside the installed packages."""
