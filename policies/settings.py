@@ -8,7 +8,9 @@ class LoraSettings:
     """Low-rank adapters on the attention and feed-forward layers."""
 
     rank: int = 16
+    """Inner width of an adapter."""
     alpha: int = 16
+    """The adapter's output is scaled by alpha / rank."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -20,10 +22,15 @@ class FluxKontextSettings:
     """FLUX.1-Kontext with an ordered list of conditioning images, each with its own first position axis."""
 
     checkpoint: str
+    """An embedded model, a local folder, or a hub repository."""
     images: tuple[str, ...] = ("draft", "reference")
+    """Which of a row's images the model is shown, in order: the draft, and references by their role."""
     prompt_tokens: int = 512
+    """Tokens that every prompt is padded to."""
     lora: LoraSettings | None = field(default_factory=LoraSettings)
+    """Shape of the adapters; null trains every parameter."""
     revision: str | None = None
+    """Revision of a hub repository."""
 
     def __post_init__(self) -> None:
         if not self.images:

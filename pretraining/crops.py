@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlrefine.data.photos import Photo, photos, read_photo
+from rlrefine.data.photo_files import read_photo
+from rlrefine.data.photos import Photo, photos
 
 
 def load_photos(split) -> list[Tensor]:

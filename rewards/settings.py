@@ -9,8 +9,11 @@ class PatchPerceptualSettings:
     """Similarity to the target, patch by patch."""
 
     metric: Literal["ssim", "correlation"] = "ssim"
+    """How a patch is compared with the target's: structure and contrast (``ssim``), or structure alone."""
     patch: int = 16
+    """Side of a patch, in pixels."""
     stride: int | None = None
+    """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
 
     def __post_init__(self) -> None:
         if self.patch < 7:
@@ -24,7 +27,9 @@ class MaskedPixelSettings:
     """Negative error of the pixels inside or outside the mask."""
 
     norm: Literal["l1", "l2"] = "l2"
+    """Absolute (``l1``) or squared (``l2``) error."""
     where: Literal["inside", "outside"] = "inside"
+    """Which side of the mask counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,9 @@ class AffineSettings:
     """scale·x + shift."""
 
     scale: float = 1.0
+    """Factor, positive."""
     shift: float = 0.0
+    """Summand."""
 
     def __post_init__(self) -> None:
         if self.scale <= 0:
@@ -43,8 +50,10 @@ class AffineSettings:
 class ClipSettings:
     """Nothing below ``low``, nothing above ``high``."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | None = 0.0
+    """Least value; null for none."""
+    high: float | None = 1.0
+    """Greatest value; null for none."""
 
     def __post_init__(self) -> None:
         if self.low is not None and self.high is not None and self.low >= self.high:
@@ -56,7 +65,9 @@ class LogisticSettings:
     """1 / (1 + exp(−slope·(x − centre)))."""
 
     centre: float = 0.65
+    """The score that becomes one half."""
     slope: float = 10.0
+    """How sharply scores near the centre are told apart."""
 
     def __post_init__(self) -> None:
         if self.slope <= 0:

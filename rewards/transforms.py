@@ -28,11 +28,12 @@ class Clip:
     tensor([0.5000, 0.9000])
     """
 
-    def __init__(self, *, low: float | None = None, high: float | None = None) -> None:
+    def __init__(self, *, low: float | None = 0.0, high: float | None = 1.0) -> None:
         self.low, self.high = low, high
 
     def __call__(self, score_B: Tensor) -> Tensor:
-        return score_B.clamp(min=self.low, max=self.high)
+        low = float("-inf") if self.low is None else self.low
+        return score_B.clamp(min=low, max=self.high)
 
 
 class Logistic:

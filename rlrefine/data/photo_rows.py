@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rlrefine.data.photos import Photo, Split, photos, read_disparity, read_photo
+from rlrefine.data.photo_files import read_disparity, read_photo
+from rlrefine.data.photos import Photo, Split, photos
 from rlrefine.data.regions import Box, detail_region, edge_energy, region_mask
 from rlrefine.data.views import View, cut, other_light, pyramid, random_view, second_view
 from rlrefine.data.wrong_details import KINDS, RoundTrip, make_wrong

@@ -6,11 +6,7 @@ same scene.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-import numpy as np
-from PIL import Image
 
 Split = Literal["train", "validation", "heldout"]
 
@@ -61,24 +57,3 @@ def photos(split: Split) -> tuple[Photo, ...]:
     ['camera.png', 'grass.png', 'retina.jpg']
     """
     return tuple(photo for photo in PHOTOS if photo.split == split)
-
-
-def photo_folder() -> Path:
-    """The folder in which scikit-image carries its photographs."""
-    import skimage.data
-
-    return Path(skimage.data.__file__).parent
-
-
-def read_photo(file: str) -> np.ndarray:
-    """One photograph as float32 ``[H, W, 3]`` in [0, 1]; transparency is laid over white, grey has equal channels."""
-    with Image.open(photo_folder() / file) as opened:
-        image = opened.convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return np.asarray(flat, dtype=np.float32) / 255
-
-
-def read_disparity(file: str) -> np.ndarray:
-    """The disparity map ``[H, W]`` of a stereo pair, in pixels; unknown points are NaN."""
-    disparity = np.load(photo_folder() / file)["arr_0"].astype(np.float32)
-    return np.where(np.isfinite(disparity), disparity, np.nan)

@@ -33,11 +33,15 @@ class HeldOut:
     engine: Engine
     report: Reporter
 
+    @property
+    def last_stage(self) -> str:
+        return list(self.recipe.stages)[-1]
+
     def arms(self) -> list[str]:
-        """The arms that the finished stages allow, from the draft on; the last stage also with wrong references."""
+        """The arms that the finished stages allow; the recipe's last stage also with wrong references."""
         finished = [label for label in self.recipe.stages if self.folder.weights(label).exists()]
         shown_references = any(role != "draft" for role in self.recipe.policy.settings.images)
-        wrong = [WRONG_REFERENCE] if finished and shown_references else []
+        wrong = [WRONG_REFERENCE] if finished and finished[-1] == self.last_stage and shown_references else []
         return [DRAFT, BASE, *wrong, *finished]
 
     def evaluate(self) -> dict[str, Table]:
@@ -69,7 +73,7 @@ class HeldOut:
         )
         if arm == DRAFT:
             return evaluator.drafts()
-        stage = None if arm == BASE else list(self.recipe.stages)[-1] if arm == WRONG_REFERENCE else arm
+        stage = {BASE: None, WRONG_REFERENCE: self.last_stage}.get(arm, arm)
         return evaluator.policy(self._policy(stage), wrong_references=arm == WRONG_REFERENCE)
 
     def _policy(self, stage: str | None) -> Policy:

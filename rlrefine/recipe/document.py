@@ -38,16 +38,17 @@ def make_strict(cls: type) -> None:
     """Forbid unknown keys, wrong types and infinities in a dataclass and in every dataclass that it holds."""
     cls.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     for hint in get_type_hints(cls).values():
-        for inner in _dataclasses_in(hint):
+        for inner in dataclasses_in(hint):
             if "__pydantic_config__" not in vars(inner):
                 make_strict(inner)
 
 
-def _dataclasses_in(hint: Any) -> Iterable[type]:
+def dataclasses_in(hint: Any) -> Iterable[type]:
+    """Every dataclass in a type hint."""
     if isinstance(hint, type) and is_dataclass(hint):
         yield hint
     for argument in get_args(hint):
-        yield from _dataclasses_in(argument)
+        yield from dataclasses_in(argument)
 
 
 def variants(kind: Kind) -> dict[str, type]:

@@ -1,9 +1,9 @@
 """The JSON Schema of a recipe file, for completion and checks in an editor."""
 
-from typing import Any
+from typing import Any, get_type_hints
 
 from rlrefine.recipe import schema
-from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, document_adapter
+from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, dataclasses_in, document_adapter
 from rlrefine.recipe.keys import descriptions
 
 
@@ -25,22 +25,18 @@ def json_schema() -> dict[str, Any]:
 
 def _described_classes() -> dict[str, dict[str, str]]:
     """For each definition of the schema what its keys mean."""
-    found = {
-        cls.__name__: descriptions(cls)
-        for cls in (schema.Data, schema.Engine, schema.Evaluation, schema.Run, schema.Optimizer, schema.Ema)
-    }
+    found: dict[str, dict[str, str]] = {}
     for kind in (POLICY, REWARD, OBJECTIVE, TRANSFORM):
         for name, entry in kind.registry.items():
             found[name] = descriptions(kind.shared) | descriptions(entry.settings)
-            for hint in vars(entry.settings).get("__annotations__", {}).values():
-                found |= _nested(hint)
+            found |= _nested(entry.settings)
+    return found | _nested(schema.Recipe) | _nested(schema.StagePart)
+
+
+def _nested(cls: type) -> dict[str, dict[str, str]]:
+    """The descriptions of every dataclass that the fields of ``cls`` hold."""
+    found = {}
+    for hint in get_type_hints(cls).values():
+        for inner in dataclasses_in(hint):
+            found |= {inner.__name__: descriptions(inner)} | _nested(inner)
     return found
-
-
-def _nested(hint: Any) -> dict[str, dict[str, str]]:
-    if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
-        found = {hint.__name__: descriptions(hint)}
-        for inner in vars(hint).get("__annotations__", {}).values():
-            found |= _nested(inner)
-        return found
-    return {}

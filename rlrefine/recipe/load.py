@@ -1,6 +1,7 @@
 """From a recipe file to a checked ``Recipe``: every problem is found in one go, before torch is imported."""
 
 import copy
+import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -66,11 +67,10 @@ def _strict(source: Source) -> tuple[list[Problem], Recipe | None, list[Path]]:
         try:
             return problems, to_recipe(document_adapter().validate_json(json.dumps(data))), replaced
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                problem = _problem(detail, _path_in(data, detail), source)
-                if not any(problem.path == known.path for known in problems):
-                    problems.append(problem)
-                replaced.append(_stand_in(data, problem.path, detail))
+            details = error.errors(include_url=False)
+            found = [_problem(detail, _path_in(data, detail), source) for detail in details]
+            problems += [p for p in found if not any(path[: len(p.path)] == p.path for path in replaced)]
+            replaced += [_stand_in(data, p.path, detail) for p, detail in zip(found, details, strict=True)]
     return problems, None, replaced
 
 
@@ -99,6 +99,8 @@ def _stand_in(data: Any, path: Path, detail: Mapping[str, Any]) -> Path:
         return path
     parent = data
     for part in path[:-1]:
+        if not isinstance(parent, Mapping) or part not in parent:  # the part around it was left out already
+            return path
         parent = parent[part]
     if kind == "literal_error":
         parent[path[-1]] = re.findall(r"'([^']*)'", detail["ctx"]["expected"])[0]
@@ -161,28 +163,34 @@ def _problem(detail: Mapping[str, Any], path: Path, source: Source) -> Problem:
 
 
 def _tag_problem(path: Path, value: Any, source: Source) -> Problem:
+    """A part without a name, or with an unknown one; perhaps the key itself is misspelt."""
     kind = _kind_at(path)
-    noun = (
-        {"policy": "policy", "rewards": "reward", "stages": "objective"}[str(path[0])]
-        if kind is not TRANSFORM
-        else "transform"
-    )
+    nouns = {"policy": "policy", "rewards": "reward", "stages": "objective"}
+    noun = "transform" if kind is TRANSFORM else nouns[str(path[0])]
     given = value.get(kind.tag) if isinstance(value, Mapping) else value
-    here = (*path, kind.tag)
-    if given is None:
+    if given is not None:
+        here = (*path, kind.tag)
+        advice = closest(str(given), kind.registry)
+        return Problem(
+            path=here, found=_show(given), expected=f"a registered {noun}", advice=advice, origin=source.origin(here)
+        )
+    misspelt = difflib.get_close_matches(kind.tag, [str(key) for key in value or ()], n=1, cutoff=0.7)
+    if misspelt:
+        here = (*path, misspelt[0])
         return Problem(
             path=here,
-            found="nothing",
-            expected=f"the name of a {noun}",
-            advice=f"known: {', '.join(kind.registry)}",
-            origin=source.origin(path),
+            found="an unknown key",
+            expected="a known one",
+            advice=f"did you mean {kind.tag!r}?",
+            origin=source.origin(here),
         )
+    advice = f"known: {', '.join(kind.registry)}"
     return Problem(
-        path=here,
-        found=_show(given),
-        expected=f"a registered {noun}",
-        advice=closest(str(given), kind.registry),
-        origin=source.origin(here),
+        path=(*path, kind.tag),
+        found="nothing",
+        expected=f"the name of the {noun}",
+        advice=advice,
+        origin=source.origin(path),
     )
 
 

@@ -137,20 +137,21 @@ def _parse(file: FilePath) -> Source:
         )
     source = Source(data=data, origins={})
     if node:
-        for path, inner in _walk(node, ()):
-            source.origins[path] = Origin(source=str(file), line=inner.start_mark.line + 1)
+        for path, inner, line in _walk(node, (), 1):
+            source.origins[path] = Origin(source=str(file), line=line)
             source.problems += _ambiguous(path, inner, source)
     return source
 
 
-def _walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, yaml.Node]]:
-    yield path, node
+def _walk(node: yaml.Node, path: Path, line: int) -> Iterator[tuple[Path, yaml.Node, int]]:
+    """Every value with its path and the line of its key."""
+    yield path, node, line
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield from _walk(value, (*path, str(key.value)))
+            yield from _walk(value, (*path, str(key.value)), key.start_mark.line + 1)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _walk(value, (*path, index))
+            yield from _walk(value, (*path, index), value.start_mark.line + 1)
 
 
 def _ambiguous(path: Path, node: yaml.Node, source: Source) -> list[Problem]:

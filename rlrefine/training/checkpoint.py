@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlrefine.errors import CheckpointError
-from rlrefine.training.publish import DAMAGED, clear_leftovers, damage, publish, remove
+from rlrefine.training.publish import DAMAGED, damage, publish, remove
 
 PREFIX = "step-"
 TENSORS = ("trained", "ema", "optimizer", "generators")
@@ -86,7 +86,6 @@ def load_latest(folder: Path, fingerprint: str, report: Any = print) -> TrainSta
     Raises:
         CheckpointError: there are checkpoints, and none is whole; or it belongs to another recipe or other data.
     """
-    clear_leftovers(folder)
     rejected = []
     for candidate in reversed(checkpoints(folder)):
         reason = damage(candidate)
@@ -133,6 +132,12 @@ def load_optimizer_tensors(
             raise CheckpointError(f"the optimiser's state has {name!r}, which this model does not train")
         parameter = names[name]
         optimizer.state[parameter][key] = value.clone().to(value.device if key == "step" else parameter.device)
+
+
+def seed_global_generators(seed: int) -> None:
+    """Start the global generators of torch and Python anew; nothing of ours draws from them."""
+    random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _tensor_generators() -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rlrefine.errors import UsageError
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe
-from rlrefine.training.publish import write_text
+from rlrefine.training.publish import clear_leftovers, write_text
 
 PACKAGES = (
     "rlrefine",
@@ -106,6 +106,15 @@ class RunFolder:
         except Timeout as error:
             raise UsageError(f"{self.root} is in use by another process; wait for it, or end it") from error
 
+    def clear_leftovers(self) -> None:
+        """Remove what an interrupted writer left behind."""
+        for parent in (
+            self.evaluation,
+            *(self.root / "stages").glob("*"),
+            *(self.root / "stages").glob("*/checkpoints"),
+        ):
+            clear_leftovers(parent)
+
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         with open(self.metrics, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
@@ -123,7 +132,7 @@ class RunFolder:
         return records
 
     def rewind_metrics(self, stage: str, step: int) -> None:
-        """Forget what a stage measured after ``step``, and whatever followed: it will be measured again."""
+        """Forget what a stage measured after ``step``, and what followed; −1 forgets the stage as a whole."""
         kept = []
         for record in self.read_metrics():
             if record["stage"] == stage and record["step"] > step:

@@ -52,6 +52,7 @@ def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str
         raise UsageError(f"--stage {only_stage}: the recipe has no such stage; {closest(only_stage, recipe.stages)}")
     size = (recipe.data.size[0], recipe.data.size[1])
     with folder.locked():
+        folder.clear_leftovers()
         engine = Engine()
         rows = open_rows(recipe.data.train, size)
         validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None

@@ -27,6 +27,7 @@ from rlrefine.training.checkpoint import (
     load_optimizer_tensors,
     optimizer_tensors,
     save_checkpoint,
+    seed_global_generators,
 )
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
@@ -114,6 +115,7 @@ class StageRun:
 
     def run(self) -> None:
         """Train the stage, from its newest checkpoint if there is one, and publish its weights."""
+        seed_global_generators(seed_of(self.seed, "global", self.label))
         policy = load_policy(self.recipe.policy, self.engine.device)
         if self.below is not None:
             load_weights(policy, self.below)
@@ -176,7 +178,7 @@ class StageRun:
             steps=steps,
             report=self.report,
         )
-        self.folder.rewind_metrics(self.label, done.step)
+        self.folder.rewind_metrics(self.label, done.step if done.step else -1)
         trackers = Trackers(self.recipe.run.trackers, self.folder.tensorboard(self.label), done.step, self.report)
         self.report.stage(self.label, done.step, steps)
         if done.step == 0:

@@ -1,0 +1,55 @@
+import pytest
+import torch
+from diffusers.training_utils import compute_density_for_timestep_sampling
+
+from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate, mask_weight, sigma_from_uniform
+
+
+def test_the_path_runs_from_image_to_noise():
+    clean, noise = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
+    assert torch.equal(interpolate(clean, noise, torch.zeros(3)), clean)
+    assert torch.equal(interpolate(clean, noise, torch.ones(3)), noise)
+
+
+def test_the_exact_velocity_has_no_loss():
+    clean, noise = torch.randn(3, 4, 2), torch.randn(3, 4, 2)
+    assert torch.equal(flow_matching_loss(noise - clean, clean, noise), torch.zeros(3))
+
+
+def test_weighted_loss_by_hand():
+    # errors 1 and 4 at two positions, weights 3 and 1: (3·1 + 1·4)/(3 + 1) = 7/4
+    velocity = torch.tensor([[[1.0], [2.0]]])
+    zeros = torch.zeros(1, 2, 1)
+    weight = mask_weight(torch.tensor([[[1.0], [0.0]]]), inside=3.0)
+    torch.testing.assert_close(flow_matching_loss(velocity, zeros, zeros, weight), torch.tensor([7 / 4]))
+
+
+def test_equal_weights_are_no_weights():
+    velocity, clean, noise = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
+    torch.testing.assert_close(
+        flow_matching_loss(velocity, clean, noise, torch.full((3, 1, 4, 5), 7.0)),
+        flow_matching_loss(velocity, clean, noise),
+    )
+
+
+def test_a_wrong_token_inside_the_mask_has_a_larger_gradient():
+    velocity = torch.zeros(1, 2, 1, requires_grad=True)
+    weight = mask_weight(torch.tensor([[[1.0], [0.0]]]), inside=5.0)
+    flow_matching_loss(velocity, torch.zeros(1, 2, 1), torch.ones(1, 2, 1), weight).sum().backward()
+    torch.testing.assert_close(velocity.grad[0, 0], 5 * velocity.grad[0, 1])
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("logit_normal", "logit_normal"), ("mode", "mode"), ("uniform", "none")])
+def test_densities_have_the_quantiles_of_diffusers(name, theirs):
+    uniform_P = (torch.arange(20_000) + 0.5) / 20_000
+    ours = sigma_from_uniform(uniform_P, name, mean=0.3, std=0.8, scale=1.29)
+    drawn = compute_density_for_timestep_sampling(
+        theirs, 200_000, logit_mean=0.3, logit_std=0.8, mode_scale=1.29, generator=torch.Generator().manual_seed(0)
+    )
+    quantiles = torch.linspace(0.05, 0.95, 19)
+    torch.testing.assert_close(ours.quantile(quantiles), drawn.quantile(quantiles), atol=5e-3, rtol=0)
+
+
+def test_unknown_density_is_refused():
+    with pytest.raises(ValueError, match="expected uniform, logit_normal or mode"):
+        sigma_from_uniform(torch.tensor([0.5]), "gaussian")

@@ -1,0 +1,51 @@
+"""One thread, one seed, and small things that many tests need."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_seed(request):
+    """Results must not depend on the machine or on the order of tests."""
+    if "contracts" in str(request.path) or "recipe" in str(request.path.parent.name):
+        return
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def random_kontext():
+    """A FLUX.1-Kontext pipeline of the real classes with random weights; tests must not change it."""
+    import torch
+
+    from pretraining.components import autoencoder, pipeline
+    from pretraining.edits import corpus
+
+    torch.manual_seed(0)
+    vae = autoencoder()
+    vae.register_to_config(shift_factor=0.1, scaling_factor=0.7)
+    pipe = pipeline(corpus(), vae)
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+        part.eval().requires_grad_(False)
+    with torch.no_grad():  # the output layer starts at a tenth of its usual size; larger velocities test more
+        pipe.transformer.proj_out.weight.mul_(3)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def kontext_policy(random_kontext):
+    """A policy of its own around a copy of the random pipeline."""
+    import copy
+
+    from policies.flux_kontext import FluxKontext
+    from policies.settings import FluxKontextSettings
+
+    settings = FluxKontextSettings(checkpoint="random", prompt_tokens=16)
+    return FluxKontext(copy.deepcopy(random_kontext), settings)

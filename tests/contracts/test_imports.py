@@ -1,0 +1,86 @@
+"""What may be imported, and what an import brings with it; each in a fresh interpreter."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("diffusers", "transformers", "accelerate", "peft", "omegaconf", "pydantic", "rlrefine", "policies")
+
+
+def modules_after(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line.partition(".")[0] for line in done.stdout.splitlines()}
+
+
+def test_rewards_bring_torch_and_nothing_of_the_training_stack():
+    loaded = modules_after("from rewards import MaskedPixel, PatchPerceptual, RewardInputs, WeightedRewards, ssim")
+    assert "torch" in loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_listing_rewards_needs_not_even_torch():
+    assert "torch" not in modules_after("import rewards, rewards.registry, policies.registry")
+
+
+def test_two_tensors_are_scored_with_torch_alone():
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {(*HEAVY, "numpy", "PIL", "scipy", "skimage")}: raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refuse())
+import torch
+from rewards import PatchPerceptual, RewardInputs
+image = torch.rand(1, 3, 32, 32)
+assert PatchPerceptual()(RewardInputs(images=image, targets=image)).item() == 1
+"""
+    modules_after(code)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["ls"],
+        ["schema"],
+        ["validate", "omnirefiner_tiny"],
+        ["show", "omnirefiner_tiny"],
+        ["train", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_commands_that_answer_without_torch(arguments):
+    code = f"""
+import contextlib, io
+from rlrefine.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    try: main({arguments!r})
+    except SystemExit as stop: assert not stop.code, stop.code
+"""
+    loaded = modules_after(code)
+    assert not loaded & {"torch", "diffusers", "transformers", "accelerate", "numpy", "datasets"}
+
+
+def test_a_folder_of_the_users_that_hides_ours_is_named(tmp_path):
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "__init__.py").write_text("")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom rlrefine.cli import main\nmain(['ls'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the package 'rewards' is found at" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rewards_folder_where_the_command_runs_is_harmless(tmp_path):
+    (tmp_path / "rewards").mkdir()
+    (tmp_path / "rewards" / "__init__.py").write_text("raise SystemExit('the wrong rewards')")
+    done = subprocess.run(
+        [sys.executable, "-m", "rlrefine", "ls", "rewards"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert "masked_pixel" in done.stdout, done.stderr

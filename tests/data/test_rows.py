@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rlrefine.data.folder import read_rows
+from rlrefine.data.loading import Rows
+from rlrefine.data.sampler import rows_of_step
+from rlrefine.errors import DataError
+
+SIZE = (64, 64)
+
+
+def test_a_folder_loads_with_its_columns(folder):
+    rows = Rows(folder, SIZE)
+    batch = rows.batch([4, 1])
+    assert batch.prompts == ["restore number 4", "restore number 1"]
+    assert batch.drafts.shape == (2, 3, 64, 64)
+    assert batch.masks.shape == (2, 1, 64, 64)
+    assert batch.examples[0].extras == {"kind": "noise"}
+    expected = np.asarray(Image.open(folder / "4-target.png"), dtype=np.float32) / 255
+    assert torch.equal(batch.targets[0], torch.from_numpy(expected).permute(2, 0, 1))
+
+
+def test_images_are_brought_to_the_recipes_size(folder):
+    assert Rows(folder, (32, 48)).batch([0]).drafts.shape == (1, 3, 32, 48)
+
+
+def test_conditioning_images_come_in_the_order_of_the_roles(folder):
+    example = Rows(folder, SIZE).example(2)
+    draft, reference = example.draft, example.references[0].image
+    assert [id(image) for image in example.conditioning_images(["reference", "draft"])] == [id(reference), id(draft)]
+    with pytest.raises(DataError, match=r"row row-2 has no image of the role 'style'.*draft, reference"):
+        example.conditioning_images(["style"])
+
+
+def test_several_references_with_roles(folder, rewrite):
+    for number in range(6):
+        rewrite(number, reference_file_names=["0-reference.png", "1-reference.png"], reference_roles=["logo", "style"])
+    example = Rows(folder, SIZE).example(0)
+    assert [reference.role for reference in example.references] == ["logo", "style"]
+    assert len(example.conditioning_images(["draft", "style", "logo"])) == 3
+
+
+def test_rows_without_target_or_mask(folder, rewrite):
+    for number in range(6):
+        rewrite(number, target_file_name=..., mask_file_name=...)
+    batch = Rows(folder, SIZE).batch([0, 1])
+    assert batch.targets is None
+    assert batch.masks is None
+
+
+def test_a_truncated_picture_names_the_file_and_the_row(folder):
+    content = (folder / "3-target.png").read_bytes()
+    (folder / "3-target.png").write_bytes(content[: len(content) // 2])
+    rows = Rows(folder, SIZE)
+    rows.example(2)
+    with pytest.raises(DataError, match=r"3-target\.png \(target of row-3\)"):
+        rows.example(3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"draft_file_name": "none.png"}, r"line 3: draft_file_name: no file 'none\.png'"),
+        ({"draft_file_name": ...}, "line 3: draft_file_name: expected text, found None"),
+        ({"prompt": 7}, "line 3: prompt: expected text, found 7"),
+        ({"target_file_name": "../secret.png"}, r"expected a file inside the folder, found '\.\./secret\.png'"),
+        ({"target_file_name": "/etc/passwd"}, "expected a file inside the folder, found '/etc/passwd'"),
+        ({"mask_file_name": "https://example.com/x.png"}, "expected a file inside the folder"),
+        ({"reference_file_names": "0-reference.png"}, "reference_file_names: expected a list of files"),
+        ({"reference_roles": ["a", "b"]}, "expected one role for each of 1 references"),
+    ],
+)
+def test_a_row_that_is_wrong_is_shown_with_its_line(folder, rewrite, columns, message):
+    rewrite(2, **columns)
+    with pytest.raises(DataError, match=message):
+        read_rows(folder)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(folder, rewrite, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (64, 64)).save(secret)
+    (folder / "link.png").symlink_to(secret)
+    rewrite(0, draft_file_name="link.png")
+    with pytest.raises(DataError, match="leads out of the folder"):
+        read_rows(folder)
+
+
+def test_problems_are_listed_together_and_the_list_is_short(folder, rewrite):
+    for number in range(6):
+        rewrite(number, draft_file_name="a.png", target_file_name="b.png", mask_file_name="c.png", prompt=None)
+    with pytest.raises(DataError, match="24 problems") as caught:
+        read_rows(folder)
+    assert "and 4 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("{\n", "not JSON"), ("[1]\n", "expected a mapping"), ("", "no rows")])
+def test_broken_metadata(folder, text, message):
+    (folder / "metadata.jsonl").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_rows(folder)
+
+
+def test_missing_folders_and_metadata_are_told_apart(tmp_path):
+    with pytest.raises(DataError, match="is not a folder"):
+        read_rows(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"has no metadata\.jsonl"):
+        read_rows(tmp_path)
+
+
+def test_the_fingerprint_notices_a_changed_picture_or_prompt(folder, rewrite):
+    before = Rows(folder, SIZE).fingerprint
+    assert Rows(folder, SIZE).fingerprint == before
+    rewrite(0, prompt="another")
+    changed = Rows(folder, SIZE).fingerprint
+    Image.new("RGB", (64, 64)).save(folder / "0-draft.png")
+    assert len({before, changed, Rows(folder, SIZE).fingerprint}) == 3
+
+
+def test_every_row_comes_once_in_an_epoch():
+    total, count = 10, 4
+    seen = [row for step in range(5) for row in rows_of_step(7, step, count, total)]
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_rows_of_a_step_are_a_pure_function():
+    assert rows_of_step(0, 123, 4, 50) == rows_of_step(0, 123, 4, 50)
+    assert rows_of_step(0, 123, 4, 50) != rows_of_step(1, 123, 4, 50)
+
+
+def test_a_step_may_be_larger_than_the_data():
+    assert len(rows_of_step(0, 0, 7, 3)) == 7
+
+
+def test_metadata_may_have_empty_lines(folder):
+    file = folder / "metadata.jsonl"
+    file.write_text("\n" + file.read_text() + "\n\n")
+    assert len(read_rows(folder)) == 6
+    assert json.loads(file.read_text().splitlines()[1])["id"] == "row-0"

@@ -1,0 +1,215 @@
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from rlrefine.errors import CheckpointError, UsageError
+from rlrefine.recipe.load import load_recipe
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.progress import LineReporter
+from rlrefine.training.run import resume, start
+from tests.e2e.conftest import result_of
+
+ARMS = ["draft", "base", "wrong_reference", "sft", "sft_more", "grpo"]
+
+
+def records(root):
+    return [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_summary_has_every_arm_and_pair(uninterrupted):
+    summary = json.loads((uninterrupted / "summary.json").read_text())
+    assert list(summary["arms"]) == ARMS
+    for measures in summary["arms"].values():
+        assert {"psnr_in_mask", "psnr_outside_mask", "psnr", "ssim", "reward_total"} <= set(measures)
+        for entry in measures.values():
+            assert set(entry) == {"mean", "low", "high", "n"}
+            assert entry["n"] == 12
+            assert entry["low"] <= entry["mean"] <= entry["high"]
+    assert {"sft-draft", "grpo-sft", "grpo-sft_more", "grpo-wrong_reference"} <= set(summary["paired"])
+    arms, pair = summary["arms"], summary["paired"]["grpo-sft"]["psnr_in_mask"]
+    assert pair["mean"] == pytest.approx(arms["grpo"]["psnr_in_mask"]["mean"] - arms["sft"]["psnr_in_mask"]["mean"])
+
+
+def test_drafts_are_perfect_outside_their_mask(uninterrupted):
+    summary = json.loads((uninterrupted / "summary.json").read_text())
+    assert summary["arms"]["draft"]["psnr_outside_mask"]["mean"] == 60.0
+
+
+def test_metrics_tell_the_whole_story(uninterrupted):
+    found = records(uninterrupted)
+    steps = [(record["stage"], record["step"]) for record in found]
+    assert steps == [
+        *(("sft", step) for step in range(5)),
+        *(("sft_more", step) for step in range(3)),
+        *(("grpo", step) for step in range(5)),
+    ]
+    assert all(math.isfinite(value) for record in found for value in record.values() if isinstance(value, float))
+    last = found[-1]
+    for name in (
+        "loss", "policy_loss", "kl", "approximate_kl", "ratio/mean", "clip_fraction/low", "clip_fraction/high",
+        "advantage/largest", "zero_variance_groups", "gradient_norm", "learning_rate", "evaluations",
+        "reward/total", "reward/patch", "reward/pixel", "reward_spread/patch", "validation/psnr_in_mask",
+    ):  # fmt: skip
+        assert name in last, name
+
+
+def test_evaluations_are_those_that_were_foretold(uninterrupted):
+    from rlrefine.recipe.arithmetic import stage_evaluations
+
+    recipe = load_recipe(uninterrupted / "resolved.yaml")
+    for stage in recipe.stages:
+        last = [record for record in records(uninterrupted) if record["stage"] == stage][-1]
+        assert last["evaluations"] == stage_evaluations(recipe, stage)
+
+
+def test_a_stage_that_continues_has_moved_on(uninterrupted):
+    sft = load_file(uninterrupted / "stages/sft/weights/sft.safetensors")
+    more = load_file(uninterrupted / "stages/sft_more/weights/sft.safetensors")
+    assert sft.keys() == more.keys()
+    assert any(not torch.equal(sft[name], more[name]) for name in sft)
+
+
+def test_reinforcement_learning_stands_on_the_supervised_stage(uninterrupted):
+    folder = uninterrupted / "stages/grpo/weights"
+    assert [entry["name"] for entry in json.loads((folder / "stage.json").read_text())["adapters"]] == ["sft", "grpo"]
+    assert (folder / "sft.safetensors").read_bytes() == (
+        folder.parent.parent / "sft/weights/sft.safetensors"
+    ).read_bytes()
+
+
+def test_samples_begin_with_step_zero(uninterrupted):
+    names = sorted(file.name for file in (uninterrupted / "samples").iterdir())
+    assert names == [f"{stage}-{step:06d}.png" for stage in ("grpo", "sft") for step in (0, 2, 4)] + [
+        "sft_more-000000.png",
+        "sft_more-000002.png",
+    ]
+
+
+def test_the_report_holds_everything_in_itself(uninterrupted):
+    page = (uninterrupted / "report.html").read_text()
+    assert page.count("data:image/png;base64,") > 12 * 8
+    assert page.count("data:image/svg+xml;base64,") > 8
+    for outside in ("http://", "https://", "<script", 'src="/'):
+        assert outside not in page
+    assert len(page) < 10_000_000
+
+
+def test_environment_and_resolved_recipe_are_written_down(uninterrupted):
+    environment = json.loads((uninterrupted / "environment.json").read_text())
+    assert environment["packages"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert set(environment) == {"python", "system", "machine", "packages", "revision"}
+
+
+def test_the_resolved_recipe_makes_the_same_run(uninterrupted, tmp_path):
+    recipe = load_recipe(uninterrupted / "resolved.yaml", [f"run.out={tmp_path}", "run.name=again"])
+    folder = start(recipe, "again", LineReporter())
+    again, whole = result_of(folder.root), result_of(uninterrupted)
+    assert again.keys() == whole.keys()
+    assert [name for name in whole if again[name] != whole[name]] == []
+
+
+def test_another_seed_makes_another_run(uninterrupted, tmp_path):
+    recipe = load_recipe(uninterrupted / "resolved.yaml", [f"run.out={tmp_path}", "run.name=other", "run.seed=1"])
+    folder = start(recipe, "other", LineReporter(), only_stage="sft")
+    ours = (folder.root / "stages/sft/weights/sft.safetensors").read_bytes()
+    assert ours != (uninterrupted / "stages/sft/weights/sft.safetensors").read_bytes()
+
+
+def test_looking_at_validation_rows_changes_nothing(uninterrupted, tmp_path):
+    changes = [f"run.out={tmp_path}", "run.name=blind", "data.validation=null", "data.heldout=null"]
+    folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "blind", LineReporter())
+    for stage in ("sft", "grpo"):
+        name = f"stages/{stage}/weights/{stage}.safetensors"
+        assert (folder.root / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_stage_can_begin_from_another_run(uninterrupted, tmp_path):
+    changes = [f"run.out={tmp_path}", "run.name=second", f"stages.grpo.init={uninterrupted}/sft"]
+    folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "second", LineReporter(), only_stage="grpo")
+    ours = (folder.root / "stages/grpo/weights/grpo.safetensors").read_bytes()
+    assert ours == (uninterrupted / "stages/grpo/weights/grpo.safetensors").read_bytes()
+
+
+def test_full_training_without_adapters(recipe_file, tmp_path):
+    changes = [f"run.out={tmp_path}", "run.name=full", "policy.lora=null", "~stages.sft_more", "~stages.grpo"]
+    folder = start(load_recipe(recipe_file, changes), "full", LineReporter())
+    summary = json.loads(folder.summary.read_text())
+    assert list(summary["arms"]) == ["draft", "base", "wrong_reference", "sft"]
+    assert summary["arms"]["sft"]["psnr"]["mean"] != summary["arms"]["base"]["psnr"]["mean"]
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted):
+    before = result_of(uninterrupted)
+    resume(uninterrupted, LineReporter())
+    assert result_of(uninterrupted) == before
+
+
+def test_a_run_is_never_started_over_another(uninterrupted, recipe_file):
+    recipe = load_recipe(recipe_file, [f"run.out={uninterrupted.parent}", "run.name=whole"])
+    with pytest.raises(UsageError, match="go on: rlrefine resume"):
+        start(recipe, "small", LineReporter())
+
+
+def test_only_one_process_works_on_a_run(uninterrupted):
+    folder = RunFolder(uninterrupted)
+    with folder.locked(), pytest.raises(UsageError, match="in use by another process"):
+        resume(uninterrupted, LineReporter())
+
+
+def test_what_cannot_be_resumed_says_why(tmp_path, uninterrupted):
+    with pytest.raises(UsageError, match=r"holds no run: resolved\.yaml is missing"):
+        resume(tmp_path, LineReporter())
+    with pytest.raises(UsageError, match="no such stage; did you mean 'grpo'"):
+        resume(uninterrupted, LineReporter(), only_stage="gpro")
+
+
+def test_a_changed_recipe_is_refused_at_resume(uninterrupted, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(uninterrupted, copy)
+    changed = yaml.safe_load((copy / "resolved.yaml").read_text())
+    changed["stages"]["sft"]["optimizer"]["lr"] = 0.5
+    (copy / "resolved.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+    with pytest.raises(CheckpointError, match="another recipe or other data"):
+        resume(copy, LineReporter())
+
+
+def test_changed_data_are_refused_at_resume(recipe_file, small_rows, tmp_path):
+    import shutil
+
+    rows = tmp_path / "rows"
+    shutil.copytree(small_rows / "train", rows)
+    changes = [f"run.out={tmp_path}", "run.name=r", f"data.train={rows}", "data.heldout=null"]
+    start(load_recipe(recipe_file, changes), "r", LineReporter(), only_stage="sft")
+    (rows / "metadata.jsonl").write_text((rows / "metadata.jsonl").read_text().replace("object", "subject"))
+    with pytest.raises(CheckpointError, match="other data"):
+        resume(tmp_path / "r", LineReporter())
+
+
+def test_a_tracker_that_fails_never_stops_the_run(recipe_file, tmp_path, monkeypatch, capsys):
+    from accelerate.tracking import TensorBoardTracker
+
+    def fail(*arguments, **keywords):
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(TensorBoardTracker, "log", fail)
+    changes = [f"run.out={tmp_path}", "run.name=t", "run.trackers=[tensorboard]", "data.heldout=null"]
+    start(load_recipe(recipe_file, changes), "t", LineReporter(), only_stage="sft")
+    assert "tracker tensorboard failed and is left out from here: RuntimeError: disk on fire" in capsys.readouterr().out
+    assert len(records(tmp_path / "t")) == 5
+
+
+def test_tensorboard_gets_metrics_and_pictures(recipe_file, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = [f"run.out={tmp_path}", "run.name=t", "run.trackers=[tensorboard]", "data.heldout=null"]
+    start(load_recipe(recipe_file, changes), "t", LineReporter(), only_stage="sft")
+    events = EventAccumulator(str(tmp_path / "t/tensorboard/sft"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Images("samples")] == [0, 2, 4]

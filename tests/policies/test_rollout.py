@@ -1,0 +1,125 @@
+import dataclasses
+
+import pytest
+import torch
+
+from policies.rollout import replay, rollout
+from policies.schedule import sigma_schedule
+from policies.trajectory import RolloutPlan
+
+SIZE, STEPS, ROWS, GROUP = (32, 32), 6, 2, 3
+TOKENS = 16
+
+
+@pytest.fixture
+def conditioning(kontext_policy):
+    images = [[torch.rand(3, *SIZE), torch.rand(3, *SIZE)] for _ in range(ROWS)]
+    return kontext_policy.encode(["restore the text", "restore the logo"], images)
+
+
+def plan_of(policy, stochastic, **changes):
+    plan = RolloutPlan(
+        sigmas=sigma_schedule(STEPS, policy.noise_shift(SIZE)),
+        stochastic=stochastic,
+        dynamics="flow_sde",
+        noise=0.7,
+        guidance=2.5,
+    )
+    return dataclasses.replace(plan, **changes)
+
+
+def noise_of(seed=0):
+    noise = torch.randn(STEPS, ROWS * GROUP, TOKENS, 32, generator=torch.Generator().manual_seed(seed))
+    return lambda step: noise[step]
+
+
+class Counting:
+    """Counts the rows that pass through the network."""
+
+    def __init__(self, policy):
+        self.policy, self.rows = policy, 0
+
+    def velocity(self, latents, *rest):
+        self.rows += len(latents)
+        return self.policy.velocity(latents, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.policy, name)
+
+
+@pytest.mark.parametrize("stochastic", [(0, 1), (2, 3), (4,), (0, 1, 2, 3, 4), (1, 4)])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_replay_of_a_fresh_rollout_is_the_rollout_bit_for_bit(kontext_policy, conditioning, stochastic, reduction):
+    plan = plan_of(kontext_policy, stochastic, log_prob=reduction)
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    for index in range(len(stochastic)):
+        scored, log_prob_B = replay(kontext_policy, conditioning, trajectory, index)
+        assert torch.equal(log_prob_B, trajectory.log_prob[:, index])
+        assert torch.equal((log_prob_B - trajectory.log_prob[:, index]).exp(), torch.ones(ROWS * GROUP))
+        assert torch.equal(scored.velocity, trajectory.velocity[:, index])
+        assert torch.equal(scored.mean, trajectory.mean[:, index])
+
+
+@pytest.mark.parametrize("first", [0, 2, 4])
+def test_the_prefix_is_computed_once_for_each_row(kontext_policy, conditioning, first):
+    counting, plan = Counting(kontext_policy), plan_of(kontext_policy, (first,))
+    rollout(counting, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    assert counting.rows == ROWS * ((first + 1) + GROUP * (STEPS - first - 1))
+    assert counting.rows == ROWS * plan.evaluations(GROUP)
+
+
+def test_sharing_the_prefix_changes_nothing(kontext_policy, conditioning):
+    plan = plan_of(kontext_policy, (2, 3))
+    initial = torch.randn(ROWS, TOKENS, 32)
+    shared = rollout(kontext_policy, conditioning, initial, plan, GROUP, noise_of())
+    apart = rollout(
+        kontext_policy, conditioning.repeat(GROUP), initial.repeat_interleave(GROUP, dim=0), plan, 1, noise_of()
+    )
+    torch.testing.assert_close(shared.final_latents, apart.final_latents, rtol=0, atol=1e-4)
+    torch.testing.assert_close(shared.log_prob, apart.log_prob, rtol=0, atol=1e-4)
+
+
+def test_sharing_the_first_replayed_step_gives_the_same_gradient(kontext_policy, conditioning):
+    kontext_policy.stage.begin("test", 0, kontext_policy.settings.lora)
+    plan, advantage_B = plan_of(kontext_policy, (2, 3)), torch.randn(ROWS * GROUP)
+    initial = torch.randn(ROWS, TOKENS, 32)
+
+    def gradient(conditioning, initial, group_size):
+        trajectory = rollout(kontext_policy, conditioning, initial, plan, group_size, noise_of())
+        for index in range(2):
+            (advantage_B * replay(kontext_policy, conditioning, trajectory, index)[1]).sum().backward()
+        flat = torch.cat([p.grad.flatten() for p in kontext_policy.stage.parameters.values()])
+        kontext_policy.trained.zero_grad()
+        return flat
+
+    shared = gradient(conditioning, initial, GROUP)
+    apart = gradient(conditioning.repeat(GROUP), initial.repeat_interleave(GROUP, dim=0), 1)
+    assert shared.norm() > 0
+    assert (shared - apart).norm() < 1e-4 * apart.norm()
+
+
+def test_samples_of_a_row_differ_only_by_their_noise(kontext_policy, conditioning):
+    plan = plan_of(kontext_policy, (2,))
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    before = trajectory.latents[:, 0].reshape(ROWS, GROUP, TOKENS, 32)
+    assert torch.equal(before, before[:, :1].expand_as(before))
+    after = trajectory.final_latents.reshape(ROWS, GROUP, TOKENS, 32)
+    assert not torch.allclose(after[:, 0], after[:, 1])
+
+
+def test_a_deterministic_rollout_keeps_no_steps(kontext_policy, conditioning):
+    plan = RolloutPlan(sigmas=sigma_schedule(STEPS, 0.5), guidance=2.5)
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    assert trajectory.log_prob.shape == (ROWS * GROUP, 0)
+    assert trajectory.final_latents.shape == (ROWS * GROUP, TOKENS, 32)
+
+
+def test_changed_weights_change_the_replay(kontext_policy, conditioning):
+    kontext_policy.stage.begin("test", 0, kontext_policy.settings.lora)
+    plan = plan_of(kontext_policy, (2,))
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    with torch.no_grad():
+        for parameter in kontext_policy.stage.parameters.values():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    _, log_prob_B = replay(kontext_policy, conditioning, trajectory, 0)
+    assert (log_prob_B != trajectory.log_prob[:, 0]).all()

@@ -1,0 +1,172 @@
+import pytest
+import torch
+
+from policies.errors import PolicyError
+from policies.settings import LoraSettings
+
+LORA = LoraSettings(rank=4, alpha=4)
+
+
+@pytest.fixture
+def velocity(kontext_policy):
+    conditioning = kontext_policy.encode(["restore the text"], [[torch.rand(3, 32, 32)]])
+    latents = torch.randn(1, 16, 32)
+
+    def evaluate():
+        with torch.no_grad():
+            return kontext_policy.velocity(latents, torch.tensor([0.6]), conditioning, 2.5)
+
+    return evaluate
+
+
+def disturb(stage):
+    with torch.no_grad():
+        for parameter in stage.parameters.values():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
+def test_a_stage_begins_where_the_one_before_ended(kontext_policy, velocity, lora):
+    base = velocity()
+    kontext_policy.stage.begin("first", 0, lora)
+    assert torch.equal(velocity(), base) or lora is not None
+    torch.testing.assert_close(velocity(), base, rtol=0, atol=1e-6)
+
+
+def test_the_reference_is_the_policy_that_the_stage_began_with(kontext_policy, velocity):
+    stage = kontext_policy.stage
+    base = velocity()
+    stage.begin("sft", 0, LORA)
+    disturb(stage)
+    after_sft = velocity()
+    stage.begin("grpo", 1, LORA)
+    disturb(stage)
+    after_grpo = velocity()
+    with stage.use("reference"):
+        assert torch.equal(velocity(), after_sft)
+    assert torch.equal(velocity(), after_grpo)
+    assert not torch.allclose(after_sft, base)
+    assert not torch.allclose(after_grpo, after_sft)
+
+
+def test_full_training_keeps_a_frozen_copy_as_reference(kontext_policy, velocity):
+    base = velocity()
+    kontext_policy.stage.begin("sft", 0, None)
+    disturb(kontext_policy.stage)
+    changed = velocity()
+    with kontext_policy.weights("reference"):
+        assert torch.equal(velocity(), base)
+    assert torch.equal(velocity(), changed)
+
+
+def test_only_the_stages_own_adapter_ever_has_gradients(kontext_policy):
+    stage = kontext_policy.stage
+    stage.begin("sft", 0, LORA)
+    stage.begin("grpo", 1, LORA)
+
+    def trained():
+        return {name for name, parameter in kontext_policy.trained.named_parameters() if parameter.requires_grad}
+
+    own = set(stage.parameters)
+    assert own
+    assert all(".grpo." in name for name in own)
+    assert trained() == own
+    with stage.use("reference"):
+        assert trained() == own
+    assert trained() == own
+
+
+def test_adapters_sit_on_attention_and_feed_forward_of_every_block(kontext_policy):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    layers = {name.split(".lora_")[0] for name in kontext_policy.stage.parameters}
+    # 2 double blocks: 8 attention and 4 feed-forward layers; 2 single blocks: 3 attention and 2 feed-forward layers
+    assert len(layers) == 2 * 12 + 2 * 5
+    assert "proj_out" not in layers  # the last layer of the network is none of a block
+
+
+def test_the_average_moves_by_its_decay_and_comes_back(kontext_policy):
+    stage = kontext_policy.stage
+    stage.begin("sft", 0, LORA)
+    stage.start_ema(0.75)
+    name = next(iter(stage.parameters))
+    with torch.no_grad():
+        stage.parameters[name].fill_(0.0)
+    stage.update_ema()  # the first update copies
+    with torch.no_grad():
+        stage.parameters[name].fill_(1.0)
+    stage.update_ema()  # ¾·0 + ¼·1
+    before = stage.state()[name].clone()
+    with stage.use("ema"):
+        torch.testing.assert_close(stage.parameters[name].detach(), torch.full_like(before, 0.25))
+    assert torch.equal(stage.parameters[name].detach(), before)
+
+
+def test_weights_come_back_after_an_error_too(kontext_policy):
+    stage = kontext_policy.stage
+    stage.begin("sft", 0, LORA)
+    stage.start_ema(0.5)
+    stage.update_ema()
+    disturb(stage)
+    before = {name: value.clone() for name, value in stage.state().items()}
+    with pytest.raises(RuntimeError, match="inside"), stage.use("ema"):
+        raise RuntimeError("inside")
+    assert all(torch.equal(before[name], value) for name, value in stage.state().items())
+
+
+def test_handed_over_weights_are_the_average_and_fit_another_policy(kontext_policy, random_kontext, velocity):
+    import copy
+
+    from policies.flux_kontext import FluxKontext
+
+    stage = kontext_policy.stage
+    stage.begin("sft", 0, LORA)
+    stage.start_ema(0.5)
+    stage.update_ema()
+    disturb(stage)
+    stage.update_ema()
+    handed = stage.adapter_state()
+    assert all(".sft." not in name for name in handed)
+    other = FluxKontext(copy.deepcopy(random_kontext), kontext_policy.settings)
+    other.stage.begin("sft", 123, LORA)
+    other.stage.load_adapter_state(handed)
+    for name, value in stage.ema_state().items():
+        assert torch.equal(other.stage.state()[name], value)
+
+
+def test_diffusers_reads_what_is_handed_over(kontext_policy, random_kontext, velocity, tmp_path):
+    import copy
+
+    kontext_policy.stage.begin("sft", 0, LORA)
+    disturb(kontext_policy.stage)
+    expected = velocity()
+    pipe = copy.deepcopy(random_kontext)
+    state = {f"transformer.{name}": value for name, value in kontext_policy.stage.adapter_state().items()}
+    pipe.load_lora_weights(state)
+    kontext_policy.pipeline.transformer = pipe.transformer
+    kontext_policy.trained = pipe.transformer
+    torch.testing.assert_close(velocity(), expected, rtol=0, atol=1e-6)
+
+
+def test_weights_of_another_model_are_refused(kontext_policy):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    state = kontext_policy.stage.state()
+    name = next(iter(state))
+    with pytest.raises(PolicyError, match="1 names differ"):
+        kontext_policy.stage.load({key: value for key, value in state.items() if key != name})
+    with pytest.raises(PolicyError, match="saved with shape"):
+        kontext_policy.stage.load(state | {name: torch.zeros(1)})
+
+
+def test_the_first_weights_follow_from_the_seed_alone(kontext_policy, random_kontext):
+    import copy
+
+    from policies.flux_kontext import FluxKontext
+
+    def first_weights(seed):
+        torch.rand(7)  # whatever was drawn before
+        policy = FluxKontext(copy.deepcopy(random_kontext), kontext_policy.settings)
+        policy.stage.begin("sft", seed, LORA)
+        return torch.cat([value.flatten() for value in policy.stage.state().values()])
+
+    assert torch.equal(first_weights(3), first_weights(3))
+    assert not torch.equal(first_weights(3), first_weights(4))

@@ -1,0 +1,142 @@
+"""Twenty and more wrong recipes, and the message that each must get: where, what, and what to do."""
+
+import pytest
+
+from rlrefine.errors import RecipeError
+from rlrefine.recipe.load import load_recipe
+
+GOOD = """\
+policy: {name: flux_kontext, checkpoint: tiny-kontext, prompt_tokens: 16}
+data: {train: "photos:train", validation: "photos:validation", heldout: "photos:heldout"}
+rewards:
+  patch: {name: patch_perceptual, patch: 16}
+  pixel: {name: masked_pixel, weight: 0.5}
+stages:
+  sft: {objective: sft, steps: 20, prompts_per_step: 4, optimizer: {lr: 1.0e-3}}
+  grpo: {objective: grpo, init: sft, steps: 4, prompts_per_step: 4, group_size: 4, optimizer: {lr: 1.0e-4}}
+"""
+
+
+def problems(text, tmp_path, *overrides):
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(file, overrides)
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+
+
+def test_the_recipe_that_is_broken_below_is_right(tmp_path):
+    (tmp_path / "r.yaml").write_text(GOOD)
+    recipe = load_recipe(tmp_path / "r.yaml")
+    assert list(recipe.stages) == ["sft", "grpo"]
+    assert recipe.rewards["pixel"].weight == 0.5
+
+
+WRONG = {
+    "unknown section": ("stages:", "stagess: {}\nstages:", "r.yaml:6: stagess: found an unknown key, expected a known one; did you mean 'stages'?"),
+    "unknown key": ("weight: 0.5", "weigth: 0.5", "r.yaml:5: rewards.pixel.weigth: found an unknown key, expected a known one; did you mean 'weight'?"),
+    "unknown nested key": ("{lr: 1.0e-3}", "{lr: 1.0e-3, beta: 0.9}", "r.yaml:7: stages.sft.optimizer.beta: found an unknown key, expected a known one; did you mean 'betas'?"),
+    "unknown key of a component": ("patch: 16", "pach: 16", "r.yaml:4: rewards.patch.pach: found an unknown key, expected a known one; did you mean 'patch'?"),
+    "wrong type": ("steps: 20", "steps: many", "r.yaml:7: stages.sft.steps: found 'many', expected a whole number"),
+    "a fraction for a count": ("group_size: 4", "group_size: 4.5", "r.yaml:8: stages.grpo.group_size: found 4.5, expected a whole number"),
+    "a number as text": ("lr: 1.0e-3", 'lr: "1e-3"', "r.yaml:7: stages.sft.optimizer.lr: found '1e-3', expected a number; this is text; write 0.001 without quotes"),
+    "no for a number": ("lr: 1.0e-3", "lr: no", "r.yaml:7: stages.sft.optimizer.lr: found False, expected a number; YAML reads no, off and false as false, yes, on and true as true; write a number, or quote the text"),
+    "not a number": ("lr: 1.0e-3", "lr: .nan", "r.yaml:7: stages.sft.optimizer.lr: found nan, expected a finite number"),
+    "infinite": ("weight: 0.5", "weight: .inf", "r.yaml:5: rewards.pixel.weight: found inf, expected a finite number"),
+    "octal": ("steps: 20", "steps: 020", "r.yaml:7: stages.sft.steps: found 020, which YAML does not read as written, expected a plain number; write a decimal number, or quote it if it is text"),
+    "out of range": ("lr: 1.0e-3", "lr: -1.0e-3", "r.yaml:7: stages.sft.optimizer.lr: found -0.001, expected a positive number"),
+    "unknown reward": ("masked_pixel", "maskd_pixel", "r.yaml:5: rewards.pixel.name: found 'maskd_pixel', expected a registered reward; did you mean 'masked_pixel'?"),
+    "unknown policy": ("flux_kontext", "flux_kontex", "r.yaml:1: policy.name: found 'flux_kontex', expected a registered policy; did you mean 'flux_kontext'?"),
+    "unknown objective": ("objective: grpo", "objective: gpro", "r.yaml:8: stages.grpo.objective: found 'gpro', expected a registered objective; did you mean 'grpo'?"),
+    "wrong component setting": ("patch: 16", "metric: sim", "r.yaml:4: rewards.patch.metric: found 'sim', expected one of ssim, correlation; did you mean 'ssim'?"),
+    "component setting out of range": ("patch: 16", "patch: 5", "r.yaml:4: rewards.patch.patch: found 5, expected at least 7 pixels, the window of SSIM"),
+    "required key missing": (", optimizer: {lr: 1.0e-3}", "", "r.yaml:7: stages.sft.optimizer: found nothing, expected a value: the key is required"),
+    "name missing": ("{name: masked_pixel, weight: 0.5}", "{weight: 0.5}", "r.yaml:5: rewards.pixel.name: found nothing, expected the name of the reward; known: patch_perceptual, masked_pixel"),
+    "indivisible batch": ("group_size: 4", "group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6, and 4 prompts × 4 samples = 16 leaves a remainder of 4, expected a divisor; try one of 1, 2, 4, 8, 16"),
+    "indivisible groups": ("prompts_per_step: 4, group_size: 4", "prompts_per_step: 3, group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6 with groups of 4, expected whole groups, or a divisor of one group; try 4 or 4"),
+    "stochastic algorithm on an ODE": ("group_size: 4", "group_size: 4, rollout: {dynamics: ode}", "r.yaml:8: stages.grpo.rollout.dynamics: found 'ode', expected a stochastic step for grpo, which learns from the noise it draws; use flow_sde"),
+    "no noise": ("group_size: 4", "group_size: 4, rollout: {noise: 0.0}", "r.yaml:8: stages.grpo.rollout.noise: found 0, expected a positive number for grpo, which learns from the noise it draws; 0.7 is usual"),
+    "window too long": ("group_size: 4", "group_size: 4, rollout: {steps: 4, stochastic: {size: 5}}", "r.yaml:8: stages.grpo.rollout.stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
+    "clipping without effect": ("group_size: 4", "group_size: 4, updates_per_rollout: 1", "r.yaml:8: stages.grpo.clip_range: found 0.0001 with one update per rollout, expected null, since the ratio is exactly 1 then and nothing is ever clipped; set clip_range: null, or updates_per_rollout: 2"),
+    "KL without effect": ("group_size: 4", "group_size: 4, updates_per_rollout: 1, clip_range: null, kl: {coef: 0.1, target: old}", "r.yaml:8: stages.grpo.kl.target: found 'old' with one update per rollout, expected another target, since the divergence and its gradient are exactly 0 then; set kl.target: reference, or updates_per_rollout: 2"),
+    "unknown init": ("init: sft", "init: stf", "r.yaml:8: stages.grpo.init: found 'stf', expected checkpoint, an earlier stage or RUN/STAGE; did you mean 'sft'?"),
+    "steps missing": ("steps: 20, ", "", "r.yaml:7: stages.sft.steps: found nothing, expected a number of steps; or same_evaluations_as: another stage"),
+    "warm-up longer than the stage": ("{lr: 1.0e-3}", "{lr: 1.0e-3, warmup: 20}", "r.yaml:7: stages.sft.optimizer.warmup: found 20, expected fewer than the stage's 20 steps; shorten the warm-up"),
+    "nothing to learn from": ("{name: patch_perceptual, patch: 16}\n  pixel: {name: masked_pixel, weight: 0.5}", "{name: patch_perceptual, weight: 0.0}", "r.yaml:3: rewards: found no reward with a weight other than 0, expected at least one for stage grpo; for example pixel: {name: masked_pixel}"),
+    "unknown rows": ("photos:heldout", "photos:test", "r.yaml:2: data.heldout: found 'photos:test', expected a folder with metadata.jsonl, or photos:train, photos:validation, photos:heldout; no built-in rows 'photos:test'; known: photos:train, photos:validation, photos:heldout"),
+    "held-out rows that are trained on": ("photos:heldout", "photos:train", "r.yaml:2: data.heldout: found 'photos:train', expected rows that are not trained on; give it a folder of its own"),
+    "a size that no token fits": ("data: {", "data: {size: [64, 60], ", "r.yaml:2: data.size: found 64 × 60, expected multiples of 8 pixels for this model; try 64 × 64"),
+    "a patch larger than the image": ("patch: 16", "patch: 80", "r.yaml:4: rewards.patch.patch: found 80 pixels, expected no more than the image's 64; make the patch smaller"),
+    "a stage label that is no name": ("  sft:", "  draft:", "r.yaml:7: stages.draft: found 'draft', expected lower-case letters, digits and _, not one of base, checkpoint, draft, wrong_reference; rename the stage"),
+    "reading the environment": ("lr: 1.0e-3", "lr: '${oc.env:HOME}'", "r.yaml:7: stages.sft.optimizer.lr: found '${oc.env:HOME}', expected a reference to another key such as ${run.seed}; a recipe cannot read the environment or call functions"),
+    "a reference to nothing": ("steps: 20", "steps: '${run.steps}'", "r.yaml:7: stages.sft.steps: found Interpolation key 'run.steps' not found, expected a reference that stages.sft.steps can follow"),
+    "a list of another length": ("data: {", "data: {size: [64, 64, 3], ", "r.yaml:2: data.size: found 3 values, expected 2"),
+    "text for a section": ("{name: flux_kontext, checkpoint: tiny-kontext, prompt_tokens: 16}", "flux_kontext", "r.yaml:1: policy: found 'flux_kontext', expected a mapping"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_each_mistake_gets_its_message(case, tmp_path):
+    old, new, message = WRONG[case]
+    assert GOOD.count(old) >= 1
+    found = problems(GOOD.replace(old, new, 1), tmp_path)
+    assert message in found
+    if case != "a stage label that is no name":  # there the next stage's init fails with it, rightly
+        assert found == [message]
+
+
+def test_all_mistakes_are_found_together(tmp_path):
+    text = GOOD.replace("weight: 0.5", "weigth: 0.5")  # unknown key
+    text = text.replace("steps: 20", "steps: 020")  # octal
+    text = text.replace("lr: 1.0e-3", 'lr: "1e-3"')  # text
+    text = text.replace("patch: 16", "patch: 5")  # range of a component
+    text = text.replace("group_size: 4", "group_size: 4, micro_batch: 6, updates_per_rollout: 1")  # across keys
+    text = text.replace("photos:heldout", "photos:train")  # across sections
+    found = problems(text, tmp_path, "run.seed=1.5")
+    places = [line.split(": found ")[0] for line in found]
+    assert sorted(places) == sorted(
+        [
+            "r.yaml:5: rewards.pixel.weigth",
+            "r.yaml:7: stages.sft.steps",
+            "r.yaml:7: stages.sft.optimizer.lr",
+            "r.yaml:4: rewards.patch.patch",
+            "r.yaml:8: stages.grpo.micro_batch",
+            "r.yaml:8: stages.grpo.clip_range",
+            "r.yaml:2: data.heldout",
+            "command line (run.seed=1.5): run.seed",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("policy: {name: a\n", "expected ',' or '}'"),
+        ("policy:\n\t- a\n", "cannot start any token"),
+        ("a: 1\na: 2\n", "duplicate key"),
+        ("a: !!python/object:os.system {}\n", "could not determine a constructor"),
+        ("- a\n- b\n", "expected a mapping with policy, data and stages"),
+        ("", "policy: found nothing"),
+    ],
+)
+def test_what_is_no_recipe_at_all(text, message, tmp_path):
+    assert message in "\n".join(problems(text, tmp_path))
+
+
+def test_a_typo_one_letter_away_is_recognised(tmp_path):
+    """Of all one-letter deletions in the keys of the recipe, nine in ten get the right suggestion."""
+    import re
+
+    keys = sorted(set(re.findall(r"(\w+):", GOOD)) - {"photos", "sft", "grpo", "patch", "pixel", "lr"})
+    tried = right = 0
+    for key in keys:
+        for place in range(len(key)):
+            typo = key[:place] + key[place + 1 :]
+            if len(key) < 4 or f"{typo}:" in GOOD:
+                continue
+            tried += 1
+            right += any(
+                f"did you mean '{key}'" in p for p in problems(GOOD.replace(f"{key}:", f"{typo}:", 1), tmp_path)
+            )
+    assert tried > 60
+    assert right / tried >= 0.95

@@ -1,0 +1,170 @@
+import pytest
+import torch
+
+from rewards import Component, MaskedPixel, PatchPerceptual, RewardError, RewardInputs, WeightedRewards
+from rewards.patches import image_patches
+from rewards.registry import REWARDS, TRANSFORMS
+from rewards.types import Failure, Scores
+
+
+def inputs_of(rows=2, group=3, size=32, mask=None):
+    masks = torch.zeros(rows, 1, size, size)
+    masks[:, :, 8:24, 8:24] = 1
+    return RewardInputs(
+        images=torch.rand(rows * group, 3, size, size),
+        targets=torch.rand(rows, 3, size, size),
+        masks=masks if mask is None else mask,
+        prompts=[f"row {row}" for row in range(rows)],
+    )
+
+
+def test_masked_pixel_by_hand():
+    # one pixel of error ½ in three channels, a mask of two pixels: −3·¼/(3·2) = −1/8 squared, −3·½/(3·2) = −1/4 absolute
+    image, target, mask = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    image[:, :, 0, 0] = 0.5
+    image[:, :, 3, 3] = 0.9  # outside the mask
+    mask[:, :, 0, :2] = 1
+    inputs = RewardInputs(images=image, targets=target, masks=mask)
+    assert MaskedPixel()(inputs).item() == pytest.approx(-1 / 8)
+    assert MaskedPixel(norm="l1")(inputs).item() == pytest.approx(-1 / 4)
+    # outside: 14 pixels, one of them wrong by 0.9
+    assert MaskedPixel(where="outside")(inputs).item() == pytest.approx(-0.81 / 14)
+
+
+def test_masked_pixel_with_nothing_to_get_wrong_is_best():
+    inputs = inputs_of(mask=torch.zeros(2, 1, 32, 32))
+    assert torch.equal(MaskedPixel()(inputs), torch.zeros(6))
+
+
+def test_patches_come_row_by_row():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert image_patches(image, 2, 2)[0, :, 0, 0, 0].tolist() == [0, 2, 8, 10]
+
+
+def test_patch_perceptual_weighs_patches_by_the_mask():
+    # the metric says how bright a patch is, so a mask of one patch picks that patch
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, :16, :16] = 1.0
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[:, :, :16, :16] = 1.0
+    reward = PatchPerceptual(metric=lambda patch, target: patch.mean(dim=(1, 2, 3)), patch=16)
+    inputs = RewardInputs(images=image, targets=image, masks=mask)
+    assert reward(inputs).item() == 1.0
+    # three quarters of the weight on dark patches: 1·1 / (1 + 1 + 1 + 1) without a mask
+    assert reward(RewardInputs(images=image, targets=image)).item() == 0.25
+    assert reward(RewardInputs(images=image, targets=image, masks=torch.zeros_like(mask))).item() == 0.25
+
+
+def test_overlapping_patches():
+    assert image_patches(torch.zeros(1, 3, 32, 32), 16, 8).shape == (1, 9, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+class TestEveryReward:
+    """What each reward promises: range, direction, order, independence of the batch."""
+
+    def make(self, name):
+        return REWARDS[name].build({})
+
+    def test_identical_images_score_best(self, name):
+        inputs = inputs_of(group=1)
+        perfect = RewardInputs(images=inputs.targets, targets=inputs.targets, masks=inputs.masks)
+        best = self.make(name)(perfect)
+        torch.testing.assert_close(best, torch.full((2,), self.make(name).range[1]))
+        assert (best > self.make(name)(inputs)).all()
+
+    def test_scores_follow_the_samples(self, name):
+        inputs = inputs_of(rows=1, group=6)
+        order = torch.randperm(6)
+        shuffled = RewardInputs(images=inputs.images[order], targets=inputs.targets, masks=inputs.masks)
+        torch.testing.assert_close(self.make(name)(shuffled), self.make(name)(inputs)[order])
+
+    def test_alone_or_in_a_batch(self, name):
+        inputs = inputs_of(rows=3, group=2)
+        together = self.make(name)(inputs)
+        for sample in range(6):
+            row = slice(sample // 2, sample // 2 + 1)
+            alone = RewardInputs(
+                images=inputs.images[sample : sample + 1], targets=inputs.targets[row], masks=inputs.masks[row]
+            )
+            torch.testing.assert_close(self.make(name)(alone), together[sample : sample + 1])
+
+    def test_in_range_for_any_images(self, name):
+        low, high = self.make(name).range
+        scores = self.make(name)(inputs_of(rows=4, group=4))
+        assert ((scores >= low) & (scores <= high)).all()
+
+    def test_needs_are_those_of_the_registry(self, name):
+        assert self.make(name).needs == REWARDS[name].needs
+
+    def test_a_missing_condition_is_named(self, name):
+        with pytest.raises(RewardError, match="needs targets"):
+            self.make(name)(RewardInputs(images=torch.rand(1, 3, 32, 32)))
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="one value for each row"):
+        RewardInputs(images=torch.rand(4, 3, 8, 8), targets=torch.rand(2, 3, 8, 8), prompts=["a"])
+    with pytest.raises(ValueError, match="not a whole number"):
+        RewardInputs(images=torch.rand(5, 3, 8, 8), targets=torch.rand(2, 3, 8, 8))
+
+
+class Constant:
+    """A reward that gives what it is told to."""
+
+    needs = frozenset()
+    uses = frozenset()
+    range = (0.0, 1.0)
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def __call__(self, inputs):
+        if isinstance(self.scores, Exception):
+            raise self.scores
+        return self.scores
+
+
+def test_the_total_is_weighted_and_the_breakdown_is_not():
+    reward = WeightedRewards(
+        {
+            "first": Component(reward=Constant(torch.tensor([0.5, 1.0])), weight=2.0),
+            "measured": Component(reward=Constant(torch.tensor([1.0, 1.0])), weight=0.0),
+            "scaled": Component(reward=Constant(torch.tensor([0.0, 0.5])), transform=lambda score: score + 1),
+        }
+    )
+    output = reward(RewardInputs(images=torch.rand(2, 3, 8, 8)))
+    assert output.total.tolist() == [2.0, 3.5]  # 2·0.5 + 0·1 + (0 + 1), 2·1 + 0·1 + (0.5 + 1)
+    assert output.breakdown["scaled"].tolist() == [0.0, 0.5]
+    assert output.scaled["scaled"].tolist() == [1.0, 1.5]
+    assert output.breakdown["measured"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (torch.tensor([0.5, float("nan")]), "bad: image 1 scored nan"),
+        (torch.tensor([float("inf"), 0.5]), "bad: image 0 scored inf"),
+        (torch.tensor([0.5, 1.5]), "from 0.0 to 1.0"),
+        (torch.tensor([[0.5], [0.5]]), r"got shape \(2, 1\)"),
+        (RuntimeError("no weights"), "Constant raised RuntimeError: no weights"),
+        (Scores(values=torch.rand(2), failures={1: Failure("timeout", "too slow")}), r"image 1 .*timeout.*too slow"),
+    ],
+)
+def test_a_failed_reward_is_an_error_and_never_a_number(scores, message):
+    with pytest.raises(RewardError, match=message):
+        WeightedRewards({"bad": Component(reward=Constant(scores))})(RewardInputs(images=torch.rand(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_transforms_never_change_the_order(name):
+    score_B = torch.linspace(-1, 2, 50)
+    assert (TRANSFORMS[name].build({})(score_B).diff() >= 0).all()
+
+
+def test_logistic_is_half_at_its_centre_and_steepest_there():
+    transform = TRANSFORMS["logistic"].build({"centre": 0.65, "slope": 10.0})
+    score_B = torch.linspace(0, 1, 101)
+    values_B = transform(score_B)
+    assert values_B[65].item() == pytest.approx(0.5)
+    assert 64 <= int(values_B.diff().argmax()) <= 65

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from rlrefine.data.records import Batch, Example, Reference
+from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
+from rlrefine.training.progress import LineReporter
+
+SIZE = (32, 32)
+
+
+@pytest.fixture
+def batch():
+    """Four rows of 32 × 32 noise with a mask in the middle."""
+    mask = torch.zeros(1, *SIZE)
+    mask[:, 8:24, 8:24] = 1
+    return Batch(
+        examples=tuple(
+            Example(
+                id=f"row-{p}",
+                prompt=f"restore the {noun}",
+                draft=torch.rand(3, *SIZE),
+                references=(Reference(image=torch.rand(3, *SIZE)),),
+                target=torch.rand(3, *SIZE),
+                mask=mask,
+            )
+            for p, noun in enumerate(("face", "text", "logo", "texture"))
+        )
+    )
+
+
+@pytest.fixture
+def experience_of(kontext_policy, batch):
+    """Rollouts of a GRPO objective for the batch, in micro-batches of a given size."""
+
+    def make(objective, micro_batch=None, step=0):
+        address = Address(seed=0, stage="test", step=step, first_row=0)
+        chunks = tuple(chunks_of(len(batch), objective.group_size, micro_batch))
+        conditioning = kontext_policy.encode(batch.prompts, batch.conditioning_images(["draft", "reference"]))
+        common = {
+            "batch": batch,
+            "conditioning": conditioning,
+            "address": address,
+            "chunks": chunks,
+            "samples_in_step": len(batch) * objective.group_size,
+        }
+        if not hasattr(objective, "rollout_plan"):
+            return Experience(**common)
+        plan = objective.rollout_plan(kontext_policy.noise_shift(SIZE), 0, step)
+        trajectories, images = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
+        credit = torch.randn(len(batch), objective.group_size, generator=torch.Generator().manual_seed(5))
+        return Experience(**common, trajectories=trajectories, credit=credit), images
+
+    return make

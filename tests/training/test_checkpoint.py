@@ -1,0 +1,105 @@
+import random
+
+import pytest
+import torch
+
+from rlrefine.errors import CheckpointError
+from rlrefine.training.checkpoint import (
+    Progress,
+    TrainState,
+    checkpoints,
+    load_latest,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+
+
+def state_at(step, fingerprint="abc"):
+    progress = Progress(stage="sft", step=step, updates=2 * step, evaluations=7 * step, fingerprint=fingerprint)
+    tensors = {"w": torch.full((3,), float(step))}
+    return TrainState(progress=progress, trained=tensors, ema=tensors, optimizer={"w|step": torch.tensor(float(step))})
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    save_checkpoint(tmp_path, state_at(5), keep=2)
+    loaded = load_latest(tmp_path, "abc")
+    assert loaded is not None
+    assert loaded.progress == state_at(5).progress
+    assert torch.equal(loaded.trained["w"], torch.full((3,), 5.0))
+
+
+def test_the_newest_are_kept(tmp_path):
+    for step in (1, 2, 3, 10):
+        save_checkpoint(tmp_path, state_at(step), keep=2)
+    assert [place.name for place in checkpoints(tmp_path)] == ["step-000003", "step-000010"]
+
+
+def test_without_a_checkpoint_there_is_none(tmp_path):
+    assert load_latest(tmp_path / "nothing", "abc") is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state_at(step), keep=2)
+    file = tmp_path / "step-000002" / "trained.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    said = []
+    loaded = load_latest(tmp_path, "abc", said.append)
+    assert loaded is not None
+    assert loaded.progress.step == 1
+    assert "trained.safetensors is not what was written" in said[0]
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["bad-step-000002", "step-000001"]
+    save_checkpoint(tmp_path, state_at(2), keep=2)  # its name is free again
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_if_none_is_whole_there_is_no_silent_fresh_start(tmp_path):
+    save_checkpoint(tmp_path, state_at(1), keep=2)
+    (tmp_path / "step-000001" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"(?s)is whole.*step-000001: state\.json is missing"):
+        load_latest(tmp_path, "abc", lambda text: None)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    save_checkpoint(tmp_path, state_at(1, "other"), keep=2)
+    with pytest.raises(CheckpointError, match=r"another recipe.*fingerprint other, now abc"):
+        load_latest(tmp_path, "abc")
+
+
+def test_generators_go_on_where_they_were(tmp_path):
+    random.seed(3)
+    torch.manual_seed(3)
+    save_checkpoint(tmp_path, state_at(1), keep=1)
+    expected = (random.random(), torch.rand(2))
+    random.seed(9)
+    torch.manual_seed(9)
+    load_latest(tmp_path, "abc")
+    assert random.random() == expected[0]
+    assert torch.equal(torch.rand(2), expected[1])
+
+
+def test_the_optimisers_state_survives_by_name():
+    def network():
+        torch.manual_seed(0)
+        net = torch.nn.Linear(4, 3)
+        return net, torch.optim.AdamW(net.parameters(), lr=0.1)
+
+    def train(net, optimizer, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            net(torch.ones(2, 4)).square().sum().backward()
+            optimizer.step()
+
+    through, optimizer = network()
+    train(through, optimizer, 6)
+    first, optimizer = network()
+    train(first, optimizer, 3)
+    saved = optimizer_tensors(optimizer, dict(first.named_parameters()))
+    second, optimizer = network()
+    second.load_state_dict(first.state_dict())
+    load_optimizer_tensors(optimizer, dict(second.named_parameters()), saved)
+    train(second, optimizer, 3)
+    assert torch.equal(second.weight, through.weight)
+    with pytest.raises(CheckpointError, match="does not train"):
+        load_optimizer_tensors(optimizer, {}, saved)

@@ -1,0 +1,205 @@
+import dataclasses
+
+import pytest
+import torch
+
+from policies.settings import LoraSettings
+from rewards import RewardOutput
+from rlrefine.errors import NumericsError
+from rlrefine.training.objectives.grpo import Grpo
+from rlrefine.training.objectives.sft import Sft
+from rlrefine.training.settings import GrpoSettings, KlSettings, RolloutSettings, SftSettings, StochasticSettings
+
+LORA = LoraSettings(rank=4, alpha=4)
+
+
+def grpo(**changes):
+    rollout = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=1, last=1))
+    return Grpo(GrpoSettings(group_size=3, rollout=rollout, **changes))
+
+
+def disturb(policy, size=0.02):
+    """Move the stage's adapter away from its start, where its output is zero."""
+    with torch.no_grad():
+        for parameter in policy.stage.parameters.values():
+            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def gradient(policy, losses):
+    policy.trained.zero_grad()
+    for output in losses:
+        output.loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in policy.stage.parameters.values()])
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_sft_gives_the_same_gradient_however_it_is_cut(kontext_policy, experience_of, micro_batch):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    disturb(kontext_policy)
+    objective = Sft(SftSettings(mask_weight=3.0))
+    whole = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective), 0))
+    cut = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective, micro_batch), 0))
+    assert whole.norm() > 0
+    assert (cut - whole).norm() < 1e-5 * whole.norm()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 6, 12])
+def test_grpo_gives_the_same_gradient_however_it_is_cut(kontext_policy, experience_of, micro_batch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    objective = grpo(kl=KlSettings(coef=0.1))
+    whole = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective)[0], 0))
+    cut = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective, micro_batch)[0], 0))
+    assert whole.norm() > 0
+    assert (cut - whole).norm() < 1e-4 * whole.norm()
+
+
+def test_the_draws_of_a_sample_do_not_depend_on_how_the_step_is_cut(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    (whole, images), (cut, images_cut) = experience_of(grpo()), experience_of(grpo(), 1)
+    assert len(whole.trajectories) == 1
+    assert len(cut.trajectories) == 12
+    torch.testing.assert_close(images_cut, images, rtol=0, atol=1e-4)
+
+
+def test_a_different_step_draws_different_noise(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    assert not torch.allclose(experience_of(grpo(), step=0)[1], experience_of(grpo(), step=1)[1])
+
+
+def test_the_gradient_points_to_the_better_samples(kontext_policy, experience_of):
+    """A small step along −gradient raises the log-density of samples with credit and lowers that of the others."""
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    objective = grpo(clip_range=None)
+    experience, _ = experience_of(objective)
+    direction = gradient(kontext_policy, objective.losses(kontext_policy, experience, 0))
+    trajectory = experience.trajectories[0]
+
+    def weighted_log_prob():
+        from policies.rollout import replay
+
+        with torch.no_grad():
+            found = [replay(kontext_policy, experience.conditioning, trajectory, k)[1] for k in range(2)]
+        return (experience.credit.flatten() * sum(found)).sum().item()
+
+    before = weighted_log_prob()
+    with torch.no_grad():
+        place = 0
+        for parameter in kontext_policy.stage.parameters.values():
+            parameter.sub_(0.05 * direction[place : place + parameter.numel()].reshape(parameter.shape))
+            place += parameter.numel()
+    assert weighted_log_prob() > before
+
+
+def test_the_ratio_is_exactly_one_before_the_first_update(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    for micro_batch in (None, 3, 1):
+        experience, _ = experience_of(grpo(), micro_batch)
+        for output in grpo().losses(kontext_policy, experience, 0):  # raises if it is not
+            assert output.metrics["approximate_kl"] == 0
+
+
+def shifted(trajectory):
+    plan = dataclasses.replace(trajectory.plan, sigmas=trajectory.plan.sigmas * 0.99)
+    return dataclasses.replace(trajectory, plan=plan)
+
+
+def test_a_shifted_noise_level_in_replay_stops_the_run_and_is_named(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo())
+    wrong = dataclasses.replace(experience, trajectories=tuple(shifted(t) for t in experience.trajectories))
+    with pytest.raises(NumericsError, match="The cause is the noise level: replay used sigma"):
+        list(grpo().losses(kontext_policy, wrong, 0))
+    list(grpo().losses(kontext_policy, wrong, 1))  # after an update the ratio may be anything
+
+
+def test_changed_weights_before_the_first_update_are_named(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo())
+    disturb(kontext_policy)
+    with pytest.raises(NumericsError, match="The cause is the network: its velocity differs"):
+        list(grpo().losses(kontext_policy, experience, 0))
+
+
+def test_another_transition_in_replay_is_named(kontext_policy, experience_of, monkeypatch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo())
+    from policies import rollout
+
+    exact = rollout.gaussian_log_prob
+    monkeypatch.setattr(rollout, "gaussian_log_prob", lambda *arguments: exact(*arguments) + 1e-3)
+    with pytest.raises(NumericsError, match="The cause is the transition"):
+        list(grpo().losses(kontext_policy, experience, 0))
+
+
+@pytest.mark.parametrize("target", ["reference", "old"])
+@pytest.mark.parametrize("form", ["x", "v"])
+def test_the_divergence_pulls_back(kontext_policy, experience_of, target, form):
+    """With no credit at all, a step along −gradient of the loss brings the policy nearer to the target."""
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    objective = grpo(kl=KlSettings(coef=1.0, target=target, form=form))
+    experience, _ = experience_of(objective)
+    experience = dataclasses.replace(experience, credit=torch.zeros_like(experience.credit))
+    disturb(kontext_policy)
+
+    def divergence():
+        return sum(output.metrics["kl"] for output in objective.losses(kontext_policy, experience, 1))
+
+    before = divergence()
+    direction = gradient(kontext_policy, objective.losses(kontext_policy, experience, 1))
+    assert before > 0
+    assert direction.norm() > 0
+    with torch.no_grad():
+        place = 0
+        for parameter in kontext_policy.stage.parameters.values():
+            step = direction[place : place + parameter.numel()].reshape(parameter.shape)
+            parameter.sub_(1e-3 * step / direction.norm())
+            place += parameter.numel()
+    assert divergence() < before
+
+
+def test_without_a_coefficient_the_reference_is_never_computed(kontext_policy, experience_of, monkeypatch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo())
+    monkeypatch.setattr(type(kontext_policy), "weights", lambda self, which: pytest.fail("asked for other weights"))
+    list(grpo().losses(kontext_policy, experience, 0))
+
+
+def test_credit_compares_siblings_and_is_limited():
+    objective = grpo(advantage_clip=1.0)
+    scores = torch.tensor([0.0, 0.0, 9.0, 1.0, 1.0, 1.0])
+    output = RewardOutput(total=scores, breakdown={"r": scores}, scaled={"r": scores}, weights={"r": 1.0})
+    credit, metrics = objective.credit(output)
+    assert credit.shape == (2, 3)
+    assert credit[0].tolist() == [-1.0, -1.0, 1.0]  # ±1/√2·… would be −1, −1, 2 over the batch, limited to 1
+    assert credit[1].tolist() == [0.0, 0.0, 0.0]  # no spread, nothing to learn
+    assert metrics["zero_variance_groups"] == 1
+    assert metrics["reward/total"] == pytest.approx(2.0)
+
+
+def test_sft_learns_to_predict_the_velocity_of_its_batch(kontext_policy, experience_of):
+    kontext_policy.stage.begin("sft", 0, LoraSettings(rank=16, alpha=16))
+    objective = Sft(SftSettings())
+    optimizer = torch.optim.Adam(kontext_policy.stage.parameters.values(), lr=5e-3)
+    history = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        total = 0.0
+        for output in objective.losses(kontext_policy, experience_of(objective), 0):
+            output.loss.backward()
+            total += output.metrics["loss"]
+        optimizer.step()
+        history.append(total)
+    assert history[-1] < 0.7 * history[0]
+
+
+def test_a_detail_in_the_mask_counts_more(kontext_policy, experience_of):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    plain, weighted = Sft(SftSettings()), Sft(SftSettings(mask_weight=50.0))
+    losses = [
+        sum(output.loss.item() for output in objective.losses(kontext_policy, experience_of(objective), 0))
+        for objective in (plain, weighted)
+    ]
+    assert losses[0] != losses[1]
