@@ -130,9 +130,7 @@ class PhotoRows:
             disparity = self._disparity_at(photo, level, view, box)
             if disparity is not None:
                 source = self.right_levels[photo.file][level]
-                seen = second_view(
-                    View(centre=(view.centre[0] - disparity, view.centre[1]), zoom=view.zoom), rng, shift=3.0
-                )
+                seen = second_view(replace(view, centre=(view.centre[0] - disparity, view.centre[1])), rng)
         return other_light(cut(source, seen, self.size), rng)
 
     def _disparity_at(self, photo: Photo, level: int, view: View, box: Box) -> float | None:

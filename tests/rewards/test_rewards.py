@@ -19,7 +19,7 @@ def inputs_of(rows=2, group=3, size=32, mask=None):
 
 
 def test_masked_pixel_by_hand():
-    # one pixel of error ½ in three channels, a mask of two pixels: −3·¼/(3·2) = −1/8 squared, −3·½/(3·2) = −1/4 absolute
+    # one pixel of error ½ in 3 channels, a mask of two pixels: −3·¼/(3·2) = −1/8 squared, −3·½/(3·2) = −1/4 absolute
     image, target, mask = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     image[:, :, 0, 0] = 0.5
     image[:, :, 3, 3] = 0.9  # outside the mask
