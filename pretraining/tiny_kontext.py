@@ -1,6 +1,6 @@
 """Pretrain ``tiny-kontext``, the embedded single-image editor: ``python -m pretraining.tiny_kontext OUT``.
 
-First the autoencoder, then the transformer and both text encoders together, on 22 kinds of edit of real photos. The
+First the autoencoder, then the transformer and both text encoders together, on 28 kinds of edit of real photos. The
 photos of the validation and held-out splits are never trained on.
 """
 
