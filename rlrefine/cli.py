@@ -87,14 +87,9 @@ def copy(recipe: str, target: Path) -> None:
     \b
     rlrefine cp omnirefiner_tiny my.yaml
     """
-    from rlrefine.recipe.reading import find_recipe
+    from rlrefine.recipe.reading import copy_recipe
 
-    source = find_recipe(recipe)
-    target = target / source.name if target.is_dir() else target
-    if target.exists():
-        raise UsageError(f"{target} exists; choose another name")
-    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    click.echo(f"{target}")
+    click.echo(f"{copy_recipe(recipe, target)}")
 
 
 @cli.command()

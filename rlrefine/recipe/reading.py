@@ -18,6 +18,7 @@ from rlrefine.recipe.problems import Origin, Path, Problem, closest, dotted
 
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
 LARGEST_FILE = 1_000_000
+SCHEMA = "schema.json"  # beside the recipes
 _RESOLVER = re.compile(r"\$\{\s*([^}${:\s]+)\s*:")
 _AMBIGUOUS = re.compile(r"[-+]?0\d+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
 
@@ -59,6 +60,22 @@ def find_recipe(name: str, beside: FilePath | None = None) -> FilePath:
     if plain in built_in:
         return built_in[plain]
     raise UsageError(f"no recipe {name!r}: neither a file nor a built-in recipe; {closest(plain, built_in)}")
+
+
+def copy_recipe(name: str, target: FilePath) -> FilePath:
+    """Copy a recipe to a new file, or into a folder; its first line goes on pointing an editor to the schema.
+
+    Raises:
+        UsageError: there is no such recipe, or the file exists.
+    """
+    source = find_recipe(name)
+    target = target / source.name if target.is_dir() else target
+    if target.exists():
+        raise UsageError(f"{target} exists; choose another name")
+    schema = (source.parent / SCHEMA).resolve()
+    text = source.read_text(encoding="utf-8")
+    target.write_text(text.replace(f"$schema={SCHEMA}\n", f"$schema={schema}\n", 1), encoding="utf-8")
+    return target
 
 
 def read(recipe: str | FilePath, overrides: Sequence[str] = ()) -> Source:

@@ -37,7 +37,7 @@ def shown_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     stages = [arm for arm in arms if arm not in ("draft", "base", "wrong_reference")]
     if not stages:
         return []
-    pairs = [(stages[0], "draft"), (stages[0], "base")]
+    pairs = [(stages[0], start) for start in ("draft", "base") if start in arms]
     pairs += [(later, earlier) for place, later in enumerate(stages) for earlier in stages[:place]]
     if "wrong_reference" in arms:
         pairs.append((stages[-1], "wrong_reference"))

@@ -110,8 +110,15 @@ def test_the_resolved_recipe_runs_again_by_itself(base, tmp_path):
 def test_every_shipped_recipe_is_valid(name):
     recipe = load_recipe(name)
     assert outline(recipe).endswith("the recipe is valid")
-    text = built_in_recipes()[name].read_text()
-    assert text.startswith("# yaml-language-server: $schema=")
+    file = built_in_recipes()[name]
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    assert (file.parent / first.partition("=")[2]).resolve().name == "schema.json"
+
+
+def test_the_shipped_schema_is_that_of_the_dataclasses():
+    """If not: rlrefine schema > recipes/schema.json"""
+    assert json.loads(built_in_recipes()["omnirefiner_tiny"].with_name("schema.json").read_text()) == json_schema()
 
 
 def test_there_are_as_many_recipes_as_the_documentation_says():

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from rlrefine.evaluation.statistics import Interval, crossed_interval, row_interval
+
+
+def test_an_interval_holds_the_true_mean_as_often_as_it_says():
+    # skewed values of mean 1: of 200 intervals at 95 %, about 190 hold it; BCa of 100 rows stays within a few per cent
+    rng = np.random.default_rng(0)
+    held = sum((i := row_interval(rng.exponential(size=100), seed=k)).low <= 1 <= i.high for k in range(200))
+    assert 0.89 <= held / 200 <= 0.99
+
+
+def test_rows_that_differ_by_a_constant_have_a_sure_difference():
+    assert row_interval(np.full(256, 2.0)) == Interval(2.0, 2.0, 2.0, 256)
+
+
+def test_one_row_is_no_sample():
+    assert row_interval(np.array([3.0])) == Interval(3.0, 3.0, 3.0, 1)
+
+
+def test_the_mean_and_the_interval_move_with_the_values():
+    values = np.random.default_rng(1).normal(size=64)
+    plain, moved = row_interval(values), row_interval(2 * values + 5)
+    assert moved.mean == pytest.approx(2 * plain.mean + 5)
+    assert moved.low == pytest.approx(2 * plain.low + 5)
+    assert moved.high == pytest.approx(2 * plain.high + 5)
+
+
+def test_crossed_intervals_see_that_only_one_seed_gained():
+    # rows alone say "surely above zero": 64 rows gain 0.3 on average; but a resample that misses seed 2 has no gain
+    rng = np.random.default_rng(2)
+    values = np.stack([0 * rng.normal(size=64), 0 * rng.normal(size=64), 0.9 + 0.1 * rng.normal(size=64)], axis=1)
+    assert row_interval(values.mean(axis=1)).low > 0.25
+    crossed = crossed_interval(values)
+    assert crossed.mean == pytest.approx(values.mean())
+    assert crossed.low <= 0.0 < crossed.high
+
+
+def test_crossed_intervals_are_no_narrower_than_those_of_either_side():
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(200, 1)) + 0.5 * rng.normal(size=(1, 3)) + 0.1 * rng.normal(size=(200, 3))
+    crossed, rows = crossed_interval(values), row_interval(values.mean(axis=1))
+    assert crossed.high - crossed.low > rows.high - rows.low
+
+
+def test_the_percentile_of_the_crossed_bootstrap_is_that_of_the_exact_distribution():
+    # one row, two seeds with values 0 and 1: the resampled mean is 0, ½ or 1 with probability ¼, ½, ¼
+    crossed = crossed_interval(np.array([[0.0, 1.0]]))
+    assert (crossed.mean, crossed.low, crossed.high) == (0.5, 0.0, 1.0)
+
+
+def test_equal_calls_give_equal_intervals():
+    values = np.random.default_rng(4).normal(size=(50, 3))
+    assert row_interval(values[:, 0]) == row_interval(values[:, 0])
+    assert crossed_interval(values) == crossed_interval(values)

@@ -1,0 +1,82 @@
+"""What a user types, and what comes back; nothing here trains."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from rlrefine.cli import cli, main
+
+
+def code_of(arguments) -> int:
+    try:
+        main(arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["train"], "Missing argument 'RECIPE'"),
+        (["validate", "omnirefiner_tinny"], "did you mean 'omnirefiner_tiny'"),
+        (["validate", "omnirefiner_tiny", "stages.grpo.step=3"], "did you mean 'steps'"),
+        (["validate", "omnirefiner_tiny", "steps"], "key=value"),
+        (["resume", "nowhere"], "holds no run"),
+        (["report", "nowhere"], "summary.json is missing"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["data", "build", "photo:train", "out"], "photos:train"),
+        (["show", "omnirefinr_tiny"], "did you mean 'omnirefiner_tiny'"),
+    ],
+)
+def test_a_mistake_gets_one_message_and_no_traceback(arguments, message, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert code_of(arguments) in (2, 3)
+    output = capfd.readouterr().err
+    assert message in output
+    assert "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_exit_codes_tell_the_kind_of_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert code_of(["validate", "omnirefiner_tiny"]) == 0
+    assert code_of(["validate", "omnirefiner_tiny", "run.seed=x"]) == 2
+    assert code_of(["data", "check", "nowhere"]) == 3
+
+
+def test_ls_names_every_part_with_a_line():
+    found = json.loads(CliRunner().invoke(cli, ["ls", "--json"]).output)
+    assert set(found) == {"recipes", "policies", "models", "rewards", "transforms", "objectives"}
+    for entries in found.values():
+        for name, text in entries.items():
+            assert len(text) > 10, name
+    assert "omnirefiner_tiny" in CliRunner().invoke(cli, ["ls", "recipes"]).output
+
+
+def test_a_copied_recipe_is_valid_and_finds_its_schema(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert code_of(["cp", "omnirefiner_tiny", "my.yaml"]) == 0
+    assert code_of(["validate", "my.yaml"]) == 0
+    first = (tmp_path / "my.yaml").read_text().splitlines()[0]
+    schema = first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(open(schema).read())["title"] == "rlrefine recipe"
+    before = (tmp_path / "my.yaml").read_text()
+    assert code_of(["cp", "omnirefiner_tiny", "my.yaml"]) == 2
+    assert (tmp_path / "my.yaml").read_text() == before
+
+
+def test_rows_are_built_checked_and_a_truncated_picture_is_named(tmp_path, capfd):
+    rows = tmp_path / "rows"
+    assert code_of(["data", "build", "photos:validation", str(rows), "--rows", "4"]) == 0
+    assert "drafts at" in capfd.readouterr().out
+    assert code_of(["data", "check", str(rows)]) == 0
+    assert "4 rows, 16 images, all readable" in capfd.readouterr().out
+    victim = sorted(rows.glob("*-target.png"))[2]
+    Image.open(victim).verify()
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert code_of(["data", "check", str(rows)]) == 3
+    assert victim.name in capfd.readouterr().err
