@@ -1,6 +1,7 @@
 """What a user types, and what comes back; nothing here trains."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -63,7 +64,7 @@ def test_a_copied_recipe_is_valid_and_finds_its_schema(tmp_path, monkeypatch):
     assert code_of(["validate", "my.yaml"]) == 0
     first = (tmp_path / "my.yaml").read_text().splitlines()[0]
     schema = first.removeprefix("# yaml-language-server: $schema=")
-    assert json.loads(open(schema).read())["title"] == "rlrefine recipe"
+    assert json.loads(Path(schema).read_text())["title"] == "rlrefine recipe"
     before = (tmp_path / "my.yaml").read_text()
     assert code_of(["cp", "omnirefiner_tiny", "my.yaml"]) == 2
     assert (tmp_path / "my.yaml").read_text() == before
