@@ -45,7 +45,7 @@ unit: setup-dev
 	$(TEST_ENV) $(BIN)/pytest
 
 docs: setup-dev
-	$(BIN)/mkdocs build --strict --quiet --site-dir .site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .site
 
 format: setup-dev
 	$(BIN)/ruff check --fix .

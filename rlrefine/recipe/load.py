@@ -55,8 +55,14 @@ def check_source(source: Source) -> Recipe:
     if recipe is not None:
         problems += [problem for problem in cross_check(recipe, source) if not _follows(problem, replaced)]
     if problems or recipe is None:
-        raise RecipeError(problems)
+        raise RecipeError(sorted(problems, key=_place))
     return recipe
+
+
+def _place(problem: Problem) -> tuple[bool, str, int]:
+    """In the order of the lines; what has no line comes last."""
+    origin = problem.origin
+    return origin is None or origin.line is None, origin.source if origin else "", (origin and origin.line) or 0
 
 
 def _strict(source: Source) -> tuple[list[Problem], Recipe | None, list[Path]]:

@@ -1,0 +1,71 @@
+"""Writes the page of all recipe keys from the JSON Schema when the documentation is built."""
+
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from rlrefine.recipe.json_schema import json_schema
+
+HEAD = """# Recipe keys
+
+Every key that a recipe may have, from the same dataclasses that check it. A key without a default must be given.
+"""
+SECTIONS = {
+    "Policies": ["flux_kontext", "LoraSettings"],
+    "Data": ["Data"],
+    "Rewards": ["patch_perceptual", "masked_pixel"],
+    "Transforms": ["affine", "clip", "logistic"],
+    "Stages": ["sft", "grpo", "Optimizer", "Ema", "RolloutSettings", "StochasticSettings", "KlSettings"],
+    "The run": ["Engine", "Evaluation", "Run"],
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    files.append(File.generated(config, "recipe_keys.md", content=page(json_schema()["$defs"])))
+    return files
+
+
+def page(definitions: dict[str, Any]) -> str:
+    listed = [name for names in SECTIONS.values() for name in names]
+    if set(listed) != set(definitions):
+        raise SystemExit(f"docs/_recipe_keys.py lists {sorted(listed)}, the schema has {sorted(definitions)}")
+    parts = [HEAD]
+    for title, names in SECTIONS.items():
+        parts.append(f"\n## {title}\n")
+        for name in names:
+            parts.append(_table(name, definitions[name]))
+    return "\n".join(parts)
+
+
+def _table(name: str, definition: dict[str, Any]) -> str:
+    rows = [
+        f"\n### `{name}`\n\n{definition.get('description', '')}\n",
+        "| key | type | default | meaning |\n|---|---|---|---|",
+    ]
+    required = definition.get("required", [])
+    for key, entry in definition["properties"].items():
+        default = "" if key in required else f"`{_plain(entry['default'])}`" if "default" in entry else "see there"
+        rows.append(f"| `{key}` | {_type(entry)} | {default} | {entry.get('description', '').replace('``', '`')} |")
+    return "\n".join(rows)
+
+
+def _plain(value: Any) -> str:
+    return (
+        {None: "null", True: "true", False: "false"}.get(value, str(value))
+        if not isinstance(value, list)
+        else str(value)
+    )
+
+
+def _type(entry: dict[str, Any]) -> str:
+    if "$ref" in entry:
+        name = entry["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in entry or "oneOf" in entry:
+        return " or ".join(_type(inner) for inner in entry.get("anyOf") or entry["oneOf"])
+    if "enum" in entry or "const" in entry:
+        return " or ".join(f"`{value}`" for value in entry.get("enum", [entry.get("const")]))
+    if entry.get("type") == "array":
+        return "list"
+    return entry.get("type", "any")
