@@ -47,7 +47,8 @@ def main() -> None:
         )
         shared = partial(rollout, policy, conditioning, initial, plan, GROUP, lambda step: noise)
         alone = partial(rollout, policy, repeated, each, plan, 1, lambda step: noise)
-        shared(), alone()
+        for warm_up in (shared, alone):
+            warm_up()
         seconds = [cpu_seconds(shared) / cpu_seconds(alone) for _ in range(REPEATS)]
         expected = plan.evaluations(GROUP) / (GROUP * STEPS)
         print(f"{first:<24}{expected:>14.2f}{statistics.median(seconds):>14.2f}")

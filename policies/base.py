@@ -24,6 +24,10 @@ class Conditioning(Protocol):
         """Each row ``times`` times, beside each other."""
         ...
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """These rows, and then those of others that have the same layout."""
+        ...
+
 
 class Policy(Protocol):
     """An image editor whose rollouts are made and scored one step at a time.

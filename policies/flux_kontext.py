@@ -67,6 +67,23 @@ class FluxConditioning:
         prompt, pooled, images = (t.repeat_interleave(times, dim=0) for t in (self.prompt, self.pooled, self.images))
         return FluxConditioning(prompt=prompt, pooled=pooled, images=images, image_ids=self.image_ids, size=self.size)
 
+    def join(self, others: Sequence["FluxConditioning"]) -> "FluxConditioning":
+        """These rows and then those of others.
+
+        Raises:
+            PolicyError: rows differ in number or size of images.
+        """
+        parts = [self, *others]
+        if any(part.size != self.size or not torch.equal(part.image_ids, self.image_ids) for part in parts):
+            raise PolicyError("the rows of one call must have images of the same number and sizes")
+        return FluxConditioning(
+            prompt=torch.cat([part.prompt for part in parts]),
+            pooled=torch.cat([part.pooled for part in parts]),
+            images=torch.cat([part.images for part in parts]),
+            image_ids=self.image_ids,
+            size=self.size,
+        )
+
 
 class FluxKontext:
     """FLUX.1-Kontext seen as a policy: encode, predict a velocity, decode.

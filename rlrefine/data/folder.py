@@ -34,7 +34,7 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
         raise DataError(
             f"data: {folder} {what}; expected a folder with images and {METADATA}, one row of columns a line"
         )
-    rows, problems = [], []
+    rows, problems, line_of = [], [], {}
     with open(metadata, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if at_most is not None and len(rows) >= at_most:
@@ -46,6 +46,8 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
                 problems.append(f"line {number}: {row}")
                 continue
             problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
+            if row.get("id") is not None and (first := line_of.setdefault(str(row["id"]), number)) != number:
+                problems.append(f"line {number}: id: expected each once, found {row['id']!r} on line {first} too")
             rows.append(row)
     if not rows and not problems:
         problems.append("no rows")

@@ -112,6 +112,12 @@ class Data:
     """Rows that are looked at once, in the end."""
     size: tuple[int, int] = (64, 64)
     """Height and width of the images, in pixels."""
+    keep_encoded: int = 0
+    """Rows whose encoded prompt and images stay in memory; 0 encodes them anew at every step."""
+
+    def __post_init__(self) -> None:
+        if self.keep_encoded < 0:
+            raise ValueError(f"keep_encoded: expected 0 or more rows, found {self.keep_encoded}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from policies.rollout import rollout
 from policies.trajectory import RolloutPlan, Trajectory
 from rlrefine import draws
 from rlrefine.data.records import Batch
+from rlrefine.training.encoder import Encoder
 from rlrefine.training.progress import Reporter
 
 
@@ -89,6 +90,7 @@ class Experience:
     Args:
         batch: this process's rows.
         conditioning: of these rows.
+        encoder: for what an objective needs of them beyond that.
         chunks: how the step is cut; ``trajectories`` has one entry for each.
         credit: what each sample deserves, ``[P, G]``; none without rewards.
         samples_in_step: B over all processes, the denominator of every loss.
@@ -96,6 +98,7 @@ class Experience:
 
     batch: Batch
     conditioning: Any
+    encoder: Encoder
     address: Address
     chunks: tuple[Chunk, ...]
     trajectories: tuple[Trajectory, ...] = ()

@@ -15,6 +15,7 @@ from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
 from rlrefine.data.sampler import rows_of_step
 from rlrefine.recipe.schema import StagePart
+from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
 from rlrefine.training.objectives.base import Objective, RolloutObjective
@@ -28,12 +29,12 @@ class Trainer:
 
     Args:
         parameters: what is trained, by name.
-        roles: which of a row's images the policy is shown, in order.
         name: under which the stage draws; one that continues another goes on under its name,
         offset: and after its steps.
     """
 
     policy: Policy
+    encoder: Encoder
     objective: Objective
     rewards: WeightedRewards | None
     rows: Rows
@@ -41,7 +42,6 @@ class Trainer:
     engine: Engine
     optimizer: Any
     parameters: Mapping[str, nn.Parameter]
-    roles: tuple[str, ...]
     seed: int
     name: str
     offset: int
@@ -69,10 +69,11 @@ class Trainer:
         address = Address(seed=self.seed, stage=self.name, step=step, first_row=share.start)
         group_size = self.objective.group_size
         chunks = tuple(chunks_of(len(batch), group_size, self.stage.micro_batch))
-        conditioning = self.policy.encode(batch.prompts, batch.conditioning_images(self.roles))
+        conditioning = self.encoder.conditioning(batch)
         experience = Experience(
             batch=batch,
             conditioning=conditioning,
+            encoder=self.encoder,
             address=address,
             chunks=chunks,
             samples_in_step=self.stage.prompts_per_step * group_size,

@@ -29,6 +29,7 @@ from rlrefine.training.checkpoint import (
     save_checkpoint,
     seed_global_generators,
 )
+from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy, load_weights, publish_weights, read_record
@@ -164,6 +165,9 @@ class StageRun:
         objective = OBJECTIVES[self.part.objective].build(self.part.settings)
         trainer = Trainer(
             policy=policy,
+            encoder=Encoder(
+                policy=policy, roles=self.recipe.policy.settings.images, keep=self.recipe.data.keep_encoded
+            ),
             objective=objective,
             rewards=build_rewards(self.recipe.rewards) if "rewards" in OBJECTIVES[self.part.objective].uses else None,
             rows=self.rows,
@@ -171,7 +175,6 @@ class StageRun:
             engine=self.engine,
             optimizer=prepared,
             parameters=parameters,
-            roles=self.recipe.policy.settings.images,
             seed=self.seed,
             name=self.origin,
             offset=offset,

@@ -142,3 +142,10 @@ def test_metadata_may_have_empty_lines(folder):
     file.write_text("\n" + file.read_text() + "\n\n")
     assert len(read_rows(folder)) == 6
     assert json.loads(file.read_text().splitlines()[1])["id"] == "row-0"
+
+
+def test_two_rows_of_one_name_are_refused(folder, rewrite):
+    rewrite(1, id="cup")
+    rewrite(4, id="cup")
+    with pytest.raises(DataError, match=r"line 5: id: expected each once, found 'cup' on line 2 too"):
+        read_rows(folder)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from rlrefine.data.records import Batch, Example, Reference
+from rlrefine.training.encoder import Encoder
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
 from rlrefine.training.progress import LineReporter
 
@@ -35,10 +36,12 @@ def experience_of(kontext_policy, batch):
     def make(objective, micro_batch=None, step=0):
         address = Address(seed=0, stage="test", step=step, first_row=0)
         chunks = tuple(chunks_of(len(batch), objective.group_size, micro_batch))
-        conditioning = kontext_policy.encode(batch.prompts, batch.conditioning_images(["draft", "reference"]))
+        encoder = Encoder(policy=kontext_policy, roles=["draft", "reference"])
+        conditioning = encoder.conditioning(batch)
         common = {
             "batch": batch,
             "conditioning": conditioning,
+            "encoder": encoder,
             "address": address,
             "chunks": chunks,
             "samples_in_step": len(batch) * objective.group_size,

@@ -43,7 +43,7 @@ class Sft:
         if batch.targets is None:
             without = next(example.id for example in batch.examples if example.target is None)
             raise DataError(f"data: supervised training needs a target in every row, and row {without} has none")
-        clean = policy.encode_target(batch.targets)
+        clean = experience.encoder.targets(batch)
         rows = range(chunk.rows.start, chunk.rows.stop)
         noise = torch.stack([experience.address.noise(row, tuple(clean.shape[1:])) for row in rows]).to(clean)
         sigma_P = self._sigma([experience.address.uniform(row) for row in rows], policy, batch.size).to(clean)
