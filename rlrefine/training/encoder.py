@@ -17,6 +17,8 @@ from torch import Tensor
 from policies.base import Policy
 from rlrefine.data.records import Batch, Example
 
+Encodings = dict[tuple[str, str], Any]  # (part, row) → what it was encoded to
+
 
 @dataclass(kw_only=True)
 class Encoder:
@@ -26,12 +28,13 @@ class Encoder:
         roles: which of a row's images the policy is shown, in order.
         keep: rows whose encodings stay in memory, the oldest going first; 0 encodes the rows of a step together, and
             forgets them.
+        kept: these encodings; stages of one run share them.
     """
 
     policy: Policy
     roles: Sequence[str]
     keep: int = 0
-    _kept: dict[tuple[str, str], Any] = field(default_factory=dict)
+    kept: Encodings = field(default_factory=dict)
 
     def conditioning(self, batch: Batch) -> Any:
         """The encoded prompts and conditioning images of P rows."""
@@ -55,8 +58,8 @@ class Encoder:
 
     def _recall(self, part: str, example: Example, encode: Callable[[Batch], Any]) -> Any:
         key = (part, example.id)
-        if key not in self._kept:
-            while len(self._kept) >= 2 * self.keep:  # two parts a row
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = encode(Batch(examples=(example,)))
-        return self._kept[key]
+        if key not in self.kept:
+            while len(self.kept) >= 2 * self.keep:  # two parts a row
+                del self.kept[next(iter(self.kept))]
+            self.kept[key] = encode(Batch(examples=(example,)))
+        return self.kept[key]

@@ -11,6 +11,7 @@ from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe
 from rlrefine.report.page import write_report
 from rlrefine.report.table import held_out_table
+from rlrefine.training.encoder import Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.progress import Reporter
@@ -56,6 +57,7 @@ def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str
         engine = Engine()
         rows = open_rows(recipe.data.train, size)
         validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
+        encodings: Encodings = {}
         for label in recipe.stages if only_stage is None else [only_stage]:
             stage = StageRun(
                 recipe=recipe,
@@ -64,6 +66,7 @@ def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str
                 rows=rows,
                 validation=validation,
                 engine=engine,
+                encodings=encodings,
                 report=report,
             )
             if not stage.is_finished:

@@ -29,7 +29,7 @@ from rlrefine.training.checkpoint import (
     save_checkpoint,
     seed_global_generators,
 )
-from rlrefine.training.encoder import Encoder
+from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy, load_weights, publish_weights, read_record
@@ -52,6 +52,7 @@ class StageRun:
     rows: Rows
     validation: Rows | None
     engine: Engine
+    encodings: Encodings
     report: Reporter
 
     @property
@@ -166,7 +167,10 @@ class StageRun:
         trainer = Trainer(
             policy=policy,
             encoder=Encoder(
-                policy=policy, roles=self.recipe.policy.settings.images, keep=self.recipe.data.keep_encoded
+                policy=policy,
+                roles=self.recipe.policy.settings.images,
+                keep=self.recipe.data.keep_encoded,
+                kept=self.encodings,
             ),
             objective=objective,
             rewards=build_rewards(self.recipe.rewards) if "rewards" in OBJECTIVES[self.part.objective].uses else None,

@@ -28,7 +28,7 @@ def test_numbers_depend_neither_on_neighbours_nor_on_what_is_kept(kontext_policy
     encoder = Encoder(policy=kontext_policy, roles=ROLES, keep=keep)
     for rows in (slice(2, 4), slice(0, 3), slice(1, 2), slice(0, 4)):
         assert torch.equal(encoder.targets(batch[rows]), whole[rows])
-        assert len(encoder._kept) <= 2 * keep
+        assert len(encoder.kept) <= 2 * keep
 
 
 def test_each_row_is_encoded_once(kontext_policy, batch, monkeypatch):
