@@ -43,6 +43,7 @@ def rollout(
     plan: RolloutPlan,
     group_size: int,
     draw: Callable[[int], Tensor],
+    on_step: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
     """Let ``group_size`` samples of each row travel from one noise to images.
 
@@ -50,10 +51,12 @@ def rollout(
         conditioning: of P rows.
         initial_latents: ``[P, …]`` noise at σ = 1.
         draw: gives the noise ``[B, …]`` of a step, by its index.
+        on_step: is told before each step how many are done.
     """
     latents, grouped = initial_latents.float(), False
     kept: list[tuple[Tensor, Tensor, Scored]] = []
     for step in range(plan.steps):
+        on_step(step)
         scored = _score(policy, conditioning, latents, plan, step)
         if step in plan.stochastic and not grouped:
             latents, scored = _for_each_sample(latents, group_size), scored.for_each_sample(group_size)

@@ -58,6 +58,30 @@ def position_ids(pipe: FluxKontextPipeline, size: tuple[int, int]) -> Tensor:
     return torch.cat([ids, draft_ids])
 
 
+def velocity(
+    pipe: FluxKontextPipeline,
+    latents_PLD: Tensor,
+    draft_PLD: Tensor,
+    prompts: tuple[Tensor, Tensor],
+    *,
+    sigma_P: Tensor,
+    guidance_P: Tensor,
+    size: tuple[int, int],
+) -> Tensor:
+    """What the transformer predicts for the noisy tokens."""
+    pooled, embedded = prompts
+    return pipe.transformer(
+        hidden_states=torch.cat([latents_PLD, draft_PLD], dim=1),
+        timestep=sigma_P,
+        guidance=guidance_P,
+        pooled_projections=pooled,
+        encoder_hidden_states=embedded,
+        txt_ids=torch.zeros(PROMPT_TOKENS, 3),
+        img_ids=position_ids(pipe, size),
+        return_dict=False,
+    )[0][:, : latents_PLD.shape[1]]
+
+
 def editor_loss(pipe: FluxKontextPipeline, crops: Crops, pixels: int) -> Tensor:
     """Flow matching on one batch of edits; one prompt in ten is empty, and the guidance value carries no meaning."""
     size, edits = BATCHES[crops.integer(len(BATCHES))]
@@ -66,23 +90,21 @@ def editor_loss(pipe: FluxKontextPipeline, crops: Crops, pixels: int) -> Tensor:
     draft, target, prompts = edit_batch(crops, count, size, edits)
     size = (size[0], wide * size[1])
     prompts = ["" if crops.uniform() < 0.1 else prompt for prompt in prompts]
-    pooled, embedded = embed_prompts(pipe, prompts)
+    embedded = embed_prompts(pipe, prompts)
     draft_PLD, clean_PLD = encode(pipe, draft), encode(pipe, target)
-    tokens = clean_PLD.shape[1]
     noise_PLD = torch.randn(clean_PLD.shape, generator=crops.generator)
     uniform_P = torch.rand(count, generator=crops.generator).clamp(1e-4, 1 - 1e-4)
-    sigma_P = shift_sigma(sigma_from_uniform(uniform_P, "logit_normal", mean=0.5), resolution_shift(tokens))
-    velocity = pipe.transformer(
-        hidden_states=torch.cat([interpolate(clean_PLD, noise_PLD, sigma_P), draft_PLD], dim=1),
-        timestep=sigma_P,
-        guidance=1 + 3 * torch.rand(count, generator=crops.generator),
-        pooled_projections=pooled,
-        encoder_hidden_states=embedded,
-        txt_ids=torch.zeros(PROMPT_TOKENS, 3),
-        img_ids=position_ids(pipe, size),
-        return_dict=False,
-    )[0][:, :tokens]
-    return flow_matching_loss(velocity, clean_PLD, noise_PLD).mean()
+    sigma_P = shift_sigma(sigma_from_uniform(uniform_P, "logit_normal", mean=0.5), resolution_shift(clean_PLD.shape[1]))
+    predicted = velocity(
+        pipe,
+        interpolate(clean_PLD, noise_PLD, sigma_P),
+        draft_PLD,
+        embedded,
+        sigma_P=sigma_P,
+        guidance_P=1 + 3 * torch.rand(count, generator=crops.generator),
+        size=size,
+    )
+    return flow_matching_loss(predicted, clean_PLD, noise_PLD).mean()
 
 
 def train_editor(pipe: FluxKontextPipeline, crops: Crops, *, steps: int, count: int = 32, rate: float = 1.2e-3) -> None:
@@ -115,23 +137,15 @@ def train_editor(pipe: FluxKontextPipeline, crops: Crops, *, steps: int, count: 
 def edit(pipe: FluxKontextPipeline, draft: Tensor, prompts: list[str], *, steps: int = 8, seed: int = 0) -> Tensor:
     """Edit a batch of pictures with plain Euler steps."""
     draft_PLD = encode(pipe, draft)
-    pooled, embedded = embed_prompts(pipe, prompts)
-    count, tokens, _ = draft_PLD.shape
+    embedded, count = embed_prompts(pipe, prompts), len(draft_PLD)
     latents = torch.randn(draft_PLD.shape, generator=torch.Generator().manual_seed(seed))
-    sigmas = sigma_schedule(steps, resolution_shift(tokens))
-    size = (draft.shape[2], draft.shape[3])
+    sigmas = sigma_schedule(steps, resolution_shift(draft_PLD.shape[1]))
+    size, guidance_P = (draft.shape[2], draft.shape[3]), torch.full((count,), 2.5)
     for sigma, sigma_next in pairwise(sigmas):
-        velocity = pipe.transformer(
-            hidden_states=torch.cat([latents, draft_PLD], dim=1),
-            timestep=sigma.expand(count),
-            guidance=torch.full((count,), 2.5),
-            pooled_projections=pooled,
-            encoder_hidden_states=embedded,
-            txt_ids=torch.zeros(PROMPT_TOKENS, 3),
-            img_ids=position_ids(pipe, size),
-            return_dict=False,
-        )[0][:, :tokens]
-        latents = latents + (sigma_next - sigma) * velocity
+        predicted = velocity(
+            pipe, latents, draft_PLD, embedded, sigma_P=sigma.expand(count), guidance_P=guidance_P, size=size
+        )
+        latents = latents + (sigma_next - sigma) * predicted
     unpacked = pipe._unpack_latents(latents, *size, pipe.vae_scale_factor)
     unpacked = unpacked / pipe.vae.config["scaling_factor"] + pipe.vae.config["shift_factor"]
     return (pipe.vae.decode(unpacked).sample / 2 + 0.5).clamp(0, 1)

@@ -18,7 +18,7 @@ from rlrefine.data.regions import Box, detail_region, edge_energy, region_mask
 from rlrefine.data.views import View, cut, other_light, pyramid, random_view, second_view
 from rlrefine.data.wrong_details import KINDS, RoundTrip, make_wrong
 
-ROWS: dict[Split, int] = {"train": 1536, "validation": 192, "heldout": 320}
+ROWS: dict[Split, int] = {"train": 1024, "validation": 192, "heldout": 320}
 WRONG_ENOUGH = 17.0  # a draft above this many decibels inside the mask leaves too little to repair
 CANDIDATES = 3  # random views of which the one with most detail is taken
 ATTEMPTS = 12

@@ -1,6 +1,7 @@
 """The held-out table as text."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rlrefine.evaluation.summary import interval_of, summarize
 
@@ -16,7 +17,7 @@ def held_out_table(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return render(summarize(tables))
 
 
-def render(summary: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
+def render(summary: Mapping[str, Any]) -> str:
     """Lay a summary out in columns of equal width."""
     arms, paired = summary["arms"], summary["paired"]
     names = [name for name in COLUMNS if any(name in measures for measures in arms.values())]
@@ -29,7 +30,8 @@ def render(summary: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     count = next(iter(next(iter(arms.values())).values()))["n"]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"held-out rows: {count}, mean [95 % interval]", *lines])
+    seeds = f", seeds: {summary['seeds']}" if "seeds" in summary else ""
+    return "\n".join([f"held-out rows: {count}{seeds}, mean [95 % interval]", *lines])
 
 
 def shown_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:

@@ -121,16 +121,18 @@ def make_rollouts(
         One trajectory per chunk, and the images ``[P·G, 3, H, W]``.
     """
     shape = policy.latent_shape(size)
-    trajectories, images = [], []
+    trajectories, images, total = [], [], len(chunks) * plan.steps
     for number, chunk in enumerate(chunks):
-        report.phase("rollout", number, len(chunks))
+
+        def on_step(done: int, before: int = number * plan.steps) -> None:
+            report.phase("rollout", before + done, total)
 
         def draw(step: int, chunk: Chunk = chunk) -> Tensor:
             return address.transition(chunk, step, shape)
 
         initial = address.initial(chunk.rows, shape).to(policy.device)
-        trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw)
+        trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw, on_step)
         trajectories.append(trajectory)
         images.append(policy.decode(trajectory.final_latents, size))
-    report.phase("rollout", len(chunks), len(chunks))
+    report.phase("rollout", total, total)
     return tuple(trajectories), torch.cat(images)

@@ -34,7 +34,9 @@ class Reporter(Protocol):
 
 
 def summary_line(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {metrics[name]:.4f}" for name in SHOWN if name in metrics)
+    """The few numbers that tell how it goes; a policy gradient's own loss is near zero whatever happens."""
+    shown = [name for name in SHOWN if name in metrics and not (name == "loss" and "reward/total" in metrics)]
+    return "  ".join(f"{name} {metrics[name]:.4f}" for name in shown)
 
 
 class LineReporter:

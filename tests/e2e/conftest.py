@@ -68,7 +68,8 @@ def recipe_text(checkpoint, small_rows):
                 "train": str(small_rows / "train"),
                 "validation": str(small_rows / "heldout"),
                 "heldout": str(small_rows / "heldout"),
-                "size": [32, 32], "keep_encoded": 7,
+                "size": [32, 32],
+                "keep_encoded": 7,
             },
             "rewards": {
                 "patch": {"name": "patch_perceptual", "patch": 16},

@@ -18,7 +18,7 @@ MOMENTS = {
     "between two stages": ("stage sft_more", 1),
     "as reinforcement learning begins": ("stage grpo", 1),
     "in the first rollout": ("rollout", 2),
-    "in a later rollout": ("rollout", 8),
+    "in a later rollout": ("rollout", 20),
     "in a reward": ("reward", 3),
     "between two updates of one rollout": ("update", 11),
     "before a later checkpoint": ("save", 7),

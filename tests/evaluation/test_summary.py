@@ -33,6 +33,7 @@ def test_pooling_averages_seeds_and_keeps_pairs():
     assert gain["mean"] == 1.0  # (1 + 3 + 0 + 0) / 4
     assert gain["low"] == 0.0  # a resample may hold the second seed alone
     assert gain["n"] == 2
+    assert render(pooled).startswith("held-out rows: 2, seeds: 2, mean [95 % interval]")
 
 
 def test_runs_over_other_rows_are_not_pooled():
