@@ -59,7 +59,7 @@ seeds: setup
 	done
 	$(BIN)/rlrefine report runs/seed-0 runs/seed-1 runs/seed-2
 
-# How the embedded model was made. About 45 minutes on two cores; goes on where it was stopped.
+# How the embedded model was made. About an hour on two cores; a finished autoencoder is kept and used again.
 tiny-kontext: setup
 	$(BIN)/python -m pretraining.tiny_kontext pretraining/out
 
