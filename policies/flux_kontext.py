@@ -150,6 +150,7 @@ class FluxKontext:
                 f"the rows of one call must have images of the same number and sizes, found {sorted(layouts)}"
             )
         (layout,) = layouts
+        self._check_prompts(prompts)
         encode_prompt: Any = self.pipeline.encode_prompt
         prompt, pooled, _ = encode_prompt(
             list(prompts), device=self.device, max_sequence_length=self.settings.prompt_tokens
@@ -222,6 +223,16 @@ class FluxKontext:
         ids = self.pipeline._prepare_latent_image_ids(1, rows, columns, self.device, torch.float32)
         ids[:, 0] = axis
         return ids
+
+    def _check_prompts(self, prompts: Sequence[str]) -> None:
+        tokenizer: Any = self.pipeline.tokenizer_2
+        for prompt in dict.fromkeys(prompts):
+            length = len(tokenizer(prompt, verbose=False).input_ids)
+            if length > self.settings.prompt_tokens:
+                raise PolicyError(
+                    f"the prompt {prompt!r} has {length} tokens, and policy.prompt_tokens is "
+                    f"{self.settings.prompt_tokens}; set it to the longest prompt's, at most 512"
+                )
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         side = self.token_side

@@ -15,6 +15,8 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank: expected at least 1, found {self.rank}")
+        if self.alpha < 1:
+            raise ValueError(f"alpha: expected at least 1, found {self.alpha}")
 
 
 @dataclass(frozen=True, kw_only=True)

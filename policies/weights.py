@@ -50,6 +50,8 @@ class StageWeights:
         """
         if self.stage is not None and self.lora is not None:
             self.earlier.append(self.stage)
+        if stage in self.earlier:
+            raise PolicyError(f"the weights that stage {stage} begins with hold an adapter of that name already")
         if lora is None and self.earlier:
             raise PolicyError(
                 f"stage {stage} cannot train every parameter on top of the adapters {', '.join(self.earlier)}"
@@ -68,7 +70,7 @@ class StageWeights:
             torch.manual_seed(seed)  # peft draws the A matrices from the global generator
             inject_adapter_in_model(config, self.module, adapter_name=stage)
         self._activate([*self.earlier, stage])
-        found = {name: parameter for name, parameter in self.module.named_parameters() if f".{stage}." in name}
+        found = {name: parameter for name, parameter in self.module.named_parameters() if self._is_own(name)}
         if not found:
             raise PolicyError(f"no layer of {type(self.module).__name__} matches the adapter targets {self.targets!r}")
         for parameter in found.values():
@@ -81,7 +83,11 @@ class StageWeights:
             if isinstance(layer, BaseTunerLayer):
                 layer.set_adapter(adapters)
         for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(f".{self.stage}." in name)
+            parameter.requires_grad_(self._is_own(name))
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a parameter belongs to the stage's adapter."""
+        return f".lora_A.{self.stage}." in name or f".lora_B.{self.stage}." in name
 
     @contextmanager
     def use(self, which: WeightSet) -> Iterator[None]:
@@ -144,7 +150,9 @@ class StageWeights:
     def load_ema(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Continue a running average after ``updates`` updates."""
         if self._ema is not None:
-            self._ema.shadow_params = [state[name].clone() for name in self.parameters]
+            self._ema.shadow_params = [
+                state[name].to(parameter.device, copy=True) for name, parameter in self.parameters.items()
+            ]
             self._ema.optimization_step = updates
 
     def adapter_state(self) -> dict[str, Tensor]:

@@ -184,8 +184,14 @@ def data() -> None:
 @data.command("build")
 @click.argument("source", metavar="photos:SPLIT")
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--rows", type=int, help="How many rows; by default as many as the recipes use.")
-@click.option("--size", type=(int, int), default=(64, 64), show_default=True, help="Height and width.")
+@click.option("--rows", type=click.IntRange(min=1), help="How many rows; by default as many as the recipes use.")
+@click.option(
+    "--size",
+    type=(click.IntRange(min=32), click.IntRange(min=32)),
+    default=(64, 64),
+    show_default=True,
+    help="Height and width.",
+)
 def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int]) -> None:
     """Make rows from real photos, into a folder that recipes and other tools can read.
 

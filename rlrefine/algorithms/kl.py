@@ -6,12 +6,7 @@ Differs from the papers: Flow-GRPO's code leaves the step length out of the x-fo
 divergence.
 """
 
-from typing import Literal
-
 from torch import Tensor
-
-KlForm = Literal["x", "v"]
-KlTarget = Literal["reference", "old"]
 
 
 def kl_x(mean: Tensor, other_mean: Tensor, std: float) -> Tensor:

@@ -35,7 +35,7 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
             f"data: {folder} {what}; expected a folder with images and {METADATA}, one row of columns a line"
         )
     rows, problems, line_of = [], [], {}
-    with open(metadata, encoding="utf-8") as lines:
+    with open(metadata, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if at_most is not None and len(rows) >= at_most:
                 break
@@ -46,6 +46,12 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
                 problems.append(f"line {number}: {row}")
                 continue
             problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
+            usual = _optional_columns(rows[0] if rows else row)
+            for column in sorted(usual ^ _optional_columns(row)):
+                found = "nothing" if column in usual else "a value"
+                problems.append(
+                    f"line {number}: {column}: expected the same in every row, found {found}, unlike in the first row"
+                )
             if row.get("id") is not None and (first := line_of.setdefault(str(row["id"]), number)) != number:
                 problems.append(f"line {number}: id: expected each once, found {row['id']!r} on line {first} too")
             rows.append(row)
@@ -57,7 +63,18 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
     return rows
 
 
-def _parse(line: str) -> dict[str, Any] | str:
+def named_files(rows: list[dict[str, Any]]) -> list[str]:
+    """Every file that the rows name, each once."""
+    names = {row[column] for row in rows for column in SINGLE_FILES if row.get(column)}
+    return sorted(names | {name for row in rows for name in row.get(MANY_FILES) or []})
+
+
+def _optional_columns(row: dict[str, Any]) -> set[str]:
+    """Which of the columns that a row may lack this one has; a batch works with what all its rows have."""
+    return {column for column in ("target_file_name", "mask_file_name", MANY_FILES) if row.get(column)}
+
+
+def _parse(line: bytes) -> dict[str, Any] | str:
     try:
         row = json.loads(line)
     except ValueError as error:

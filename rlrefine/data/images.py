@@ -1,6 +1,7 @@
 """Read an image file strictly: either every pixel arrives as it was meant, or there is an error that names the file."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from rlrefine.data.folder import MANY_FILES, SINGLE_FILES
+from rlrefine.data.folder import named_files
 from rlrefine.errors import DataError
 
 LARGEST = 64_000_000  # pixels; a file that claims more is refused from its header
 BACKGROUND = (255, 255, 255)
+ALIGNED = ("draft", "target", "mask")  # images of a row that show the same frame
 
 
 def read_image(content: bytes | Path, name: str) -> Image.Image:
@@ -84,14 +86,29 @@ def to_image(tensor: Tensor) -> Image.Image:
     return Image.fromarray(array)
 
 
+def check_aligned(row: str, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Draft, target and mask of a row show the same frame, so they must have one size in their files.
+
+    Raises:
+        DataError: they have not.
+    """
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{part} {width} × {height}" for part, (width, height) in sizes.items())
+        raise DataError(f"data: row {row}: expected draft, target and mask of one size, found {found}")
+
+
 def check_files(folder: Path, rows: list[dict[str, Any]]) -> int:
     """Read every image that the rows name, each once; gives how many.
 
     Raises:
-        DataError: the first that cannot be read as it was meant.
+        DataError: the first that cannot be read as it was meant, or the first row whose images do not fit together.
     """
-    names = {row[column] for row in rows for column in SINGLE_FILES if row.get(column)}
-    names |= {name for row in rows for name in row.get(MANY_FILES, [])}
-    for name in sorted(names):
-        read_image(folder / name, str(folder / name))
-    return len(names)
+    sizes: dict[str, tuple[int, int]] = {}
+    for number, row in enumerate(rows):
+        where = str(row.get("id") or f"row-{number:05d}")
+        for name in named_files([row]):
+            if name not in sizes:
+                sizes[name] = read_image(folder / name, f"{folder / name} (of row {where})").size
+        named = {part: row.get(f"{part}_file_name") for part in ALIGNED}
+        check_aligned(where, {part: sizes[name] for part, name in named.items() if name})
+    return len(sizes)

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, read_rows
-from rlrefine.data.images import fit, read_image, to_tensor
+from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows
+from rlrefine.data.images import ALIGNED, check_aligned, fit, read_image, to_tensor
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.errors import DataError
 
@@ -51,8 +51,8 @@ class Rows:
     def fingerprint(self) -> str:
         """A hash of the listed rows and of the size of each file, to notice at a resume that the data changed."""
         digest = hashlib.sha256(json.dumps([self.columns, self.size], sort_keys=True).encode())
-        for file in sorted(self.folder.iterdir()):
-            digest.update(f"{file.name}:{file.stat().st_size}".encode())
+        for name in named_files(self.columns):
+            digest.update(f"{name}:{(self.folder / name).stat().st_size}".encode())
         return digest.hexdigest()[:16]
 
     def example(self, index: int) -> Example:
@@ -60,10 +60,16 @@ class Rows:
         row: dict[str, Any] = self.table[index]
         name = str(row.get("id") or f"row-{index:05d}")
 
+        sizes: dict[str, tuple[int, int]] = {}
+
         def load(column: str, stored: Any) -> Image.Image:
             content = stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
             where = Path(stored["path"]).name if stored.get("path") else column
-            return fit(read_image(content, f"{self.folder / where} ({column} of {name})"), self.size)
+            image = read_image(content, f"{self.folder / where} ({column} of {name})")
+            if column in ALIGNED:
+                sizes[column] = image.size
+                check_aligned(name, sizes)
+            return fit(image, self.size)
 
         references = row.get("reference") or []
         roles = row.get("reference_roles") or ["reference"] * len(references)

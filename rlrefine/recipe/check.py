@@ -20,11 +20,13 @@ from rlrefine.recipe.problems import Path, Problem, closest
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.registry import OBJECTIVES
-from rlrefine.training.settings import GrpoSettings
+from rlrefine.training.settings import GrpoSettings, SftSettings
 from rlrefine.training.stochastic import window_starts
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
 PROVIDES = {"targets": "target_file_name", "masks": "mask_file_name", "references": "reference_file_names"}
+
+LOOKED_AT = 1000  # rows of each folder; all of them are when the run starts
 
 Finding = tuple[Path, str, str, str]
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -58,7 +60,10 @@ def beginnings(recipe: Recipe) -> Iterator[Finding]:
     earlier: list[str] = []
     for label, stage in recipe.stages.items():
         known = ["checkpoint", *earlier]
-        if stage.init not in known and "/" not in stage.init:
+        run, _, other = stage.init.rpartition("/")
+        if run and not (FilePath(run) / "stages" / other / "weights").is_dir():
+            yield ("stages", label, "init"), repr(stage.init), "RUN/STAGE, where the run has finished the stage", ""
+        elif not run and stage.init not in known:
             yield (
                 ("stages", label, "init"),
                 repr(stage.init),
@@ -106,6 +111,8 @@ def lengths(recipe: Recipe) -> Iterator[Finding]:
                 "a stage that has steps",
                 closest(other, [name for name in recipe.stages if name != label]),
             )
+        elif any(beginnings(recipe)):
+            continue  # a stage's steps can follow from another one's, which has to be found first
         elif stage.optimizer.warmup >= stage_steps(recipe, label):
             yield (
                 (*path, "optimizer", "warmup"),
@@ -140,7 +147,7 @@ def geometry(recipe: Recipe) -> Iterator[Finding]:
                 path,
                 f"{micro} with groups of {group}",
                 "whole groups, or a divisor of one group",
-                f"try {group} or {max(1, micro // group) * group}",
+                f"try {' or '.join(str(size) for size in sorted({group, max(1, micro // group) * group}))}",
             )
 
 
@@ -207,7 +214,7 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
             continue
         try:
             source = parse_source(text)
-            first = read_rows(source.folder, at_most=8) if source.folder else None
+            first = read_rows(source.folder, at_most=LOOKED_AT) if source.folder else None
         except DataError as error:
             yield (
                 path,
@@ -228,11 +235,18 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
     }
     for label, stage in recipe.stages.items():
         wanted |= {(use, f"stage {label}") for use in OBJECTIVES[stage.objective].uses if use in PROVIDES}
+        if isinstance(stage.settings, SftSettings) and stage.settings.mask_weight != 1:
+            wanted.add(("masks", f"mask_weight of stage {label}"))
     for need, who in sorted(wanted):
         missing = sum(1 for row in first if not row.get(PROVIDES[need]))
         if missing:
             yield path, f"rows without {PROVIDES[need]}", f"one in every row: {who} needs {need}", "add the column"
     roles = {"draft", *(role for row in first for role in _roles(row))}
+    shown = getattr(recipe.policy.settings, "images", ())
+    layouts = {tuple(_roles(row).count(role) for role in shown) for row in first}
+    if len(layouts) > 1:
+        counts = " and ".join(str(sum(layout)) for layout in sorted(layouts)[:2])
+        yield path, f"rows with {counts} references to show", "the same number in every row", "split the rows"
     for index, role in enumerate(getattr(recipe.policy.settings, "images", ())):
         if role not in roles:
             yield ("policy", "images", index), repr(role), "a role that the rows have", closest(role, roles)

@@ -74,7 +74,10 @@ def copy_recipe(name: str, target: FilePath) -> FilePath:
         raise UsageError(f"{target} exists; choose another name")
     schema = (source.parent / SCHEMA).resolve()
     text = source.read_text(encoding="utf-8")
-    target.write_text(text.replace(f"$schema={SCHEMA}\n", f"$schema={schema}\n", 1), encoding="utf-8")
+    try:
+        target.write_text(text.replace(f"$schema={SCHEMA}\n", f"$schema={schema}\n", 1), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error}") from error
     return target
 
 
@@ -121,7 +124,10 @@ def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
 
 
 def _parse(file: FilePath) -> Source:
-    text = file.read_text(encoding="utf-8-sig")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file} as text in UTF-8: {error}") from error
     if len(text) > LARGEST_FILE:
         raise RecipeError(
             [
@@ -189,7 +195,7 @@ def _ambiguous(path: Path, node: yaml.Node, source: Source) -> list[Problem]:
 
 def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
     """One override: ``a.b=value`` sets, ``~a.b`` deletes."""
-    key, separator, _ = override.partition("=")
+    key, separator, value = override.partition("=")
     keys = key.removeprefix("~").split(".")
     if override.startswith("~") and not separator:
         parent: Any = OmegaConf.select(config, ".".join(keys[:-1])) if len(keys) > 1 else config
@@ -205,6 +211,9 @@ def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
         raise UsageError(f"override {override!r}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
     source.origins[tuple(keys)] = Origin(source=f"command line ({override})")
+    for node in [yaml.compose(value, Loader=yaml.SafeLoader)] if value else []:
+        for path, inner, _ in _walk(node, tuple(keys), 1):
+            source.problems += _ambiguous(path, inner, source)
     return merged
 
 

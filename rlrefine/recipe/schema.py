@@ -56,6 +56,14 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"lr: expected a positive number, found {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers from 0 to below 1, found {list(self.betas)}")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay: expected 0 or more, found {self.weight_decay}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup: expected 0 or more steps, found {self.warmup}")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm: expected a positive number or null, found {self.max_grad_norm}")
 
 
 @dataclass(frozen=True, kw_only=True)

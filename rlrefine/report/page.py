@@ -103,9 +103,14 @@ def _pictures(folder: RunFolder, rows: Rows, arms: Sequence[str]) -> dict[str, A
         inputs = [example.draft, *(reference.image for reference in example.references[:1])]
         results = [_enlarged(Image.open(file)) for file in files]
         target = [_enlarged(to_image(example.target))] if example.target is not None else []
-        cells = [*(_enlarged(to_image(image)) for image in inputs), *results, *target]
+        blank = [None] * (2 - len(inputs))  # a row without a reference
+        cells = [*(_enlarged(to_image(image)) for image in inputs), *blank, *results, *target]
         found.append(
-            {"id": example.id, "prompt": example.prompt, "cells": [_data_url(cell, "image/png") for cell in cells]}
+            {
+                "id": example.id,
+                "prompt": example.prompt,
+                "cells": [cell and _data_url(cell, "image/png") for cell in cells],
+            }
         )
     return {"columns": ["draft", "reference", *shown, "target"], "rows": found}
 

@@ -6,6 +6,7 @@ save. The global generators are saved all the same, for parts of a user's own th
 
 import json
 import random
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def load_latest(folder: Path, fingerprint: str, report: Any = print) -> TrainSta
         reason = damage(candidate)
         if reason is None:
             return _load(candidate, fingerprint)
-        aside = candidate.with_name(f"{DAMAGED}{candidate.name}")
+        aside = candidate.with_name(f"{DAMAGED}{candidate.name}-{uuid.uuid4().hex[:8]}")
         candidate.rename(aside)
         rejected.append(f"{candidate.name}: {reason}")
         report(f"checkpoint {candidate} is damaged ({reason}); set aside as {aside.name}")

@@ -63,7 +63,7 @@ class Engine:
         """
         if not torch.isfinite(loss):
             raise NumericsError(f"the loss is {loss.item()}; the weights were not changed")
-        self.accelerator.backward(loss)
+        self.accelerator.backward(loss * self.processes)  # which average gradients; losses are divided globally
 
     def update(self, optimizer: Any, parameters: Iterable[nn.Parameter], settings: Optimizer, rate: float) -> float:
         """Shorten the gradients, take one optimiser step, and forget the gradients.

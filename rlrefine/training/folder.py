@@ -92,6 +92,13 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"cannot write to {self.root}: {error}") from error
 
+    def changed_versions(self) -> list[str]:
+        """Packages whose version is not the one that the run began with."""
+        file = self.root / "environment.json"
+        before = json.loads(file.read_text()).get("packages", {}) if file.is_file() else {}
+        now = environment()["packages"]
+        return [f"{name} {before[name]} became {now[name]}" for name in before if before[name] != now.get(name)]
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Only one process works on a run; the lock goes with the process, however it ends.

@@ -4,6 +4,7 @@ The folder is complete in itself: a later stage, another run, an evaluation or a
 base model.
 """
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from policies.base import Policy
-from policies.registry import POLICIES
+from policies.registry import EMBEDDED, POLICIES
 from policies.settings import LoraSettings
 from rlrefine.draws import seed_of
 from rlrefine.errors import CheckpointError
@@ -21,7 +22,7 @@ from rlrefine.recipe.schema import PolicyPart
 from rlrefine.training.publish import damage, publish
 
 RECORD = "stage.json"
-FULL = "full"
+HASHED = 64_000_000  # bytes; of larger files only the size is compared
 
 
 def load_policy(part: PolicyPart, device: Any) -> Policy:
@@ -29,11 +30,26 @@ def load_policy(part: PolicyPart, device: Any) -> Policy:
     return POLICIES[part.name].load(part.settings, device)
 
 
+def base_fingerprint(part: PolicyPart) -> str:
+    """A hash of the base model's files, to notice at a resume that they changed.
+
+    Of a hub repository its name and revision are all that is known before it is loaded; give it a revision.
+    """
+    digest = hashlib.sha256(f"{part.settings.checkpoint}@{part.settings.revision}".encode())
+    folder = EMBEDDED.get(part.settings.checkpoint, Path(part.settings.checkpoint))
+    for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []:
+        digest.update(f"{file.relative_to(folder)}:{file.stat().st_size}".encode())
+        if file.stat().st_size <= HASHED:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprint: str) -> None:
     """Publish the weights of the stage that a policy just trained, with copies of the adapters that it stands on."""
     lora = policy.stage.lora
     adapters = read_record(below)["adapters"] if below is not None and lora is not None else []
-    name = policy.stage.stage or FULL
+    name = policy.stage.stage
+    assert name is not None, "a stage was begun"
 
     def fill(partial: Path) -> None:
         for adapter in adapters:

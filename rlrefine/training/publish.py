@@ -49,15 +49,18 @@ def publish(target: Path, fill: Callable[[Path], None]) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a published folder, or none if every file is as it was written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        manifest = {
+            name: (entry["bytes"], entry["sha256"])
+            for name, entry in json.loads((folder / MANIFEST).read_text()).items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     present = {file.name for file in folder.iterdir()} - {MANIFEST}
     if present != set(manifest):
         odd = sorted(present ^ set(manifest))
         return f"{odd[0]} is {'missing' if odd[0] in manifest else 'not listed'}"
-    for name, entry in manifest.items():
-        if (folder / name).stat().st_size != entry["bytes"] or _sha256(folder / name) != entry["sha256"]:
+    for name, (size, sha256) in manifest.items():
+        if (folder / name).stat().st_size != size or _sha256(folder / name) != sha256:
             return f"{name} is not what was written"
     return None
 

@@ -7,6 +7,7 @@ from rlrefine.data.build import open_rows
 from rlrefine.errors import UsageError
 from rlrefine.evaluation.held_out import HeldOut
 from rlrefine.recipe.load import load_recipe
+from rlrefine.recipe.paths import with_absolute_paths
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe
 from rlrefine.report.page import write_report
@@ -28,6 +29,8 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
     Raises:
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
+    _check_stage(recipe, only_stage)
+    recipe = with_absolute_paths(recipe)
     folder = RunFolder(Path(recipe.run.out) / (recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     folder.create(recipe)
     execute(recipe, folder, report, only_stage)
@@ -43,14 +46,21 @@ def resume(root: Path, report: Reporter, only_stage: str | None = None) -> RunFo
     folder = RunFolder(root)
     if not folder.resolved.is_file():
         raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
-    execute(load_recipe(folder.resolved), folder, report, only_stage)
+    recipe = load_recipe(folder.resolved)
+    _check_stage(recipe, only_stage)
+    for change in folder.changed_versions():
+        report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
+    execute(recipe, folder, report, only_stage)
     return folder
+
+
+def _check_stage(recipe: Recipe, only_stage: str | None) -> None:
+    if only_stage is not None and only_stage not in recipe.stages:
+        raise UsageError(f"--stage {only_stage}: the recipe has no such stage; {closest(only_stage, recipe.stages)}")
 
 
 def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str | None = None) -> None:
     """Run the stages that are not finished, then evaluate and report."""
-    if only_stage is not None and only_stage not in recipe.stages:
-        raise UsageError(f"--stage {only_stage}: the recipe has no such stage; {closest(only_stage, recipe.stages)}")
     size = (recipe.data.size[0], recipe.data.size[1])
     with folder.locked():
         folder.clear_leftovers()

@@ -22,6 +22,8 @@ class StochasticSettings:
             raise ValueError(f"size: expected at least 1 step, found {self.size}")
         if self.first < 0:
             raise ValueError(f"first: expected at least 0, found {self.first}")
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last: expected at least first ({self.first}), found {self.last}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +120,5 @@ class GrpoSettings:
             raise ValueError(f"clip_range: expected a positive number or null, found {self.clip_range}")
         if self.advantage_clip <= 0:
             raise ValueError(f"advantage_clip: expected a positive number, found {self.advantage_clip}")
+        if self.ratio_tolerance < 0:
+            raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from rlrefine.training.checkpoint import (
 from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
-from rlrefine.training.handover import load_policy, load_weights, publish_weights, read_record
+from rlrefine.training.handover import base_fingerprint, load_policy, load_weights, publish_weights, read_record
 from rlrefine.training.loop import Trainer
 from rlrefine.training.progress import Reporter
 from rlrefine.training.registry import OBJECTIVES
@@ -82,6 +83,13 @@ class StageRun:
         run, _, stage = init.rpartition("/")
         return RunFolder(Path(run)).weights(stage)
 
+    @property
+    def adapter(self) -> str:
+        """The name of the trained adapter: the stage's own, with a number if one of that name lies below already."""
+        taken = {entry["name"] for entry in read_record(self.below)["adapters"]} if self.below is not None else set()
+        names = (self.origin if number == 1 else f"{self.origin}_{number}" for number in count(1))
+        return next(name for name in names if name not in taken)
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that the result depends on: recipe, data, seed and parent."""
@@ -89,6 +97,7 @@ class StageRun:
         parts: dict[str, Any] = {key: plain[key] for key in ("policy",)} | {
             "stage": plain["stages"][self.label],
             "seed": self.seed,
+            "base": base_fingerprint(self.recipe.policy),
         }
         parts |= {"rows": self.rows.fingerprint, "steps": stage_steps(self.recipe, self.label)}
         if "rewards" in OBJECTIVES[self.part.objective].uses:
@@ -121,7 +130,7 @@ class StageRun:
         policy = load_policy(self.recipe.policy, self.engine.device)
         if self.below is not None:
             load_weights(policy, self.below)
-        policy.stage.begin(self.origin, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
+        policy.stage.begin(self.adapter, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
         if self.part.ema is not None:
             policy.stage.start_ema(self.part.ema.decay)
         parameters = dict(policy.stage.parameters)
@@ -149,6 +158,11 @@ class StageRun:
             if state is None:
                 raise CheckpointError(
                     f"{self.folder.checkpoints(self.part.continues)} has no checkpoint that {self.label} could continue"
+                )
+            if state.progress.step != stage_steps(self.recipe, self.part.continues):
+                raise CheckpointError(
+                    f"{self.label} continues {self.part.continues}, whose last checkpoint is lost: the newest that is "
+                    f"whole is of step {state.progress.step}; run {self.part.continues} again in a new run"
                 )
             _load_state(policy, optimizer, state)
             updates = state.progress.updates

@@ -149,3 +149,38 @@ def test_two_rows_of_one_name_are_refused(folder, rewrite):
     rewrite(4, id="cup")
     with pytest.raises(DataError, match=r"line 5: id: expected each once, found 'cup' on line 2 too"):
         read_rows(folder)
+
+
+def test_a_row_without_a_column_that_others_have_is_refused(folder, rewrite):
+    rewrite(3, mask_file_name=None)
+    with pytest.raises(DataError, match=r"line 4: mask_file_name: .*found nothing, unlike in the first row"):
+        read_rows(folder)
+
+
+def test_draft_target_and_mask_show_one_frame(folder):
+    from rlrefine.data.images import check_files
+
+    Image.new("L", (64, 48)).save(folder / "2-mask.png")
+    expected = r"row row-2: expected draft, target and mask of one size, found .*mask 64 × 48"
+    with pytest.raises(DataError, match=expected):
+        Rows(folder, SIZE).example(2)
+    with pytest.raises(DataError, match="of one size"):
+        check_files(folder, read_rows(folder))
+
+
+def test_a_list_in_another_encoding_is_one_message(folder):
+    metadata = folder / "metadata.jsonl"
+    metadata.write_bytes(metadata.read_text().replace("restore", "restauré").encode("latin-1"))
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        read_rows(folder)
+
+
+def test_the_fingerprint_sees_pictures_in_folders_and_nothing_else(folder, rewrite):
+    (folder / "images").mkdir()
+    (folder / "0-target.png").rename(folder / "images/t.png")
+    rewrite(0, target_file_name="images/t.png")
+    before = Rows(folder, SIZE).fingerprint
+    (folder / ".DS_Store").write_text("x")
+    assert Rows(folder, SIZE).fingerprint == before
+    Image.new("RGB", (64, 64), "red").save(folder / "images/t.png")
+    assert Rows(folder, SIZE).fingerprint != before

@@ -213,3 +213,70 @@ def test_tensorboard_gets_metrics_and_pictures(recipe_file, tmp_path):
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Images("samples")] == [0, 2, 4]
+
+
+def test_the_same_stage_once_more_on_top_of_another_run(uninterrupted, tmp_path):
+    changes = [f"run.out={tmp_path}", "run.name=again", f"stages.sft.init={uninterrupted}/sft", "data.heldout=null"]
+    folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "again", LineReporter(), only_stage="sft")
+    record = json.loads((folder.root / "stages/sft/weights/stage.json").read_text())
+    assert [entry["name"] for entry in record["adapters"]] == ["sft", "sft_2"]
+    below = (uninterrupted / "stages/sft/weights/sft.safetensors").read_bytes()
+    assert (folder.root / "stages/sft/weights/sft.safetensors").read_bytes() == below
+    first, again = records(folder.root)[0], [r for r in records(uninterrupted) if r["stage"] == "sft"][-1]
+    assert first["validation/psnr"] == pytest.approx(again["validation/psnr"], abs=1e-5)  # it begins where that ended
+
+
+def test_a_run_is_resumed_from_any_folder(recipe_file, small_rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_rows)
+    changes = [f"run.out={tmp_path}", "run.name=r", "data.train=train", "data.validation=null", "data.heldout=null"]
+    recipe = load_recipe(recipe_file, changes)
+    start(recipe, "r", LineReporter(), only_stage="sft")
+    monkeypatch.chdir(tmp_path)
+    resume(tmp_path / "r", LineReporter(), only_stage="sft")
+    assert len(records(tmp_path / "r")) == 5
+
+
+def test_a_mistyped_stage_leaves_nothing_behind(recipe_file, tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'sft'"):
+        start(load_recipe(recipe_file, [f"run.out={tmp_path}/new", "run.name=r"]), "r", LineReporter(), "stf")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stage_goes_on_only_from_where_the_other_ended(uninterrupted, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(uninterrupted, copy)
+    for stage in ("sft_more", "grpo"):
+        shutil.rmtree(copy / "stages" / stage)
+    last = sorted((copy / "stages/sft/checkpoints").iterdir())[-1]
+    (last / "trained.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="sft_more continues sft, whose last checkpoint is lost"):
+        resume(copy, LineReporter())
+
+
+def test_another_base_model_under_the_same_path_is_refused(recipe_file, checkpoint, tmp_path):
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    changes = [f"run.out={tmp_path}", "run.name=r", f"policy.checkpoint={model}", "data.heldout=null"]
+    start(load_recipe(recipe_file, changes), "r", LineReporter(), only_stage="sft")
+    weights = next((model / "transformer").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        resume(tmp_path / "r", LineReporter())
+
+
+def test_changed_versions_are_said(uninterrupted, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(uninterrupted, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["packages"]["torch"] = "1.0"
+    (copy / "environment.json").write_text(json.dumps(environment))
+    resume(copy, LineReporter())
+    assert "since the run began: torch 1.0 became" in capsys.readouterr().out

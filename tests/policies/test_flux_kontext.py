@@ -152,3 +152,8 @@ def test_rows_of_different_layout_are_refused(kontext_policy, drafts):
 def test_a_checkpoint_that_is_none_is_named():
     with pytest.raises(PolicyError, match=r"cannot load 'no/such-model'.*tiny-kontext"):
         FluxKontext.load(FluxKontextSettings(checkpoint="no/such-model"))
+
+
+def test_a_prompt_that_would_be_cut_is_refused(kontext_policy, drafts):
+    with pytest.raises(PolicyError, match=r"has \d+ tokens, and policy\.prompt_tokens is 16"):
+        kontext_policy.encode(["restore the text on the can " * 9], [[drafts[0]]])

@@ -170,3 +170,18 @@ def test_the_first_weights_follow_from_the_seed_alone(kontext_policy, random_kon
 
     assert torch.equal(first_weights(3), first_weights(3))
     assert not torch.equal(first_weights(3), first_weights(4))
+
+
+def test_no_two_stages_share_an_adapter(kontext_policy):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    with pytest.raises(PolicyError, match="stage sft begins with hold an adapter of that name"):
+        kontext_policy.stage.begin("sft", 0, LORA)
+
+
+@pytest.mark.parametrize("name", ["ff", "attn", "weight", "net"])
+def test_a_stage_may_be_called_like_a_layer(kontext_policy, name):
+    kontext_policy.stage.begin(name, 0, LORA)
+    trained = [key for key, value in kontext_policy.trained.named_parameters() if value.requires_grad]
+    assert trained == list(kontext_policy.stage.parameters)
+    assert all(f"lora_A.{name}." in key or f"lora_B.{name}." in key for key in trained)

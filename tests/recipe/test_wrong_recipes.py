@@ -14,6 +14,7 @@ rewards:
 stages:
   sft: {objective: sft, steps: 20, prompts_per_step: 4, optimizer: {lr: 1.0e-3}}
   grpo: {objective: grpo, init: sft, steps: 4, prompts_per_step: 4, group_size: 4, optimizer: {lr: 1.0e-4}}
+  more: {objective: sft, continues: sft, same_evaluations_as: grpo, prompts_per_step: 4, optimizer: {lr: 2.0e-3}}
 """
 
 
@@ -28,7 +29,7 @@ def problems(text, tmp_path, *overrides):
 def test_the_recipe_that_is_broken_below_is_right(tmp_path):
     (tmp_path / "r.yaml").write_text(GOOD)
     recipe = load_recipe(tmp_path / "r.yaml")
-    assert list(recipe.stages) == ["sft", "grpo"]
+    assert list(recipe.stages) == ["sft", "grpo", "more"]
     assert recipe.rewards["pixel"].weight == 0.5
 
 
@@ -53,7 +54,7 @@ WRONG = {
     "required key missing": (", optimizer: {lr: 1.0e-3}", "", "r.yaml:7: stages.sft.optimizer: found nothing, expected a value: the key is required"),
     "name missing": ("{name: masked_pixel, weight: 0.5}", "{weight: 0.5}", "r.yaml:5: rewards.pixel.name: found nothing, expected the name of the reward; known: patch_perceptual, masked_pixel"),
     "indivisible batch": ("group_size: 4", "group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6, and 4 prompts × 4 samples = 16 leaves a remainder of 4, expected a divisor; try one of 1, 2, 4, 8, 16"),
-    "indivisible groups": ("prompts_per_step: 4, group_size: 4", "prompts_per_step: 3, group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6 with groups of 4, expected whole groups, or a divisor of one group; try 4 or 4"),
+    "indivisible groups": ("prompts_per_step: 4, group_size: 4", "prompts_per_step: 3, group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6 with groups of 4, expected whole groups, or a divisor of one group; try 4"),
     "stochastic algorithm on an ODE": ("group_size: 4", "group_size: 4, rollout: {dynamics: ode}", "r.yaml:8: stages.grpo.rollout.dynamics: found 'ode', expected a stochastic step for grpo, which learns from the noise it draws; use flow_sde"),
     "no noise": ("group_size: 4", "group_size: 4, rollout: {noise: 0.0}", "r.yaml:8: stages.grpo.rollout.noise: found 0, expected a positive number for grpo, which learns from the noise it draws; 0.7 is usual"),
     "window too long": ("group_size: 4", "group_size: 4, rollout: {steps: 4, stochastic: {size: 5}}", "r.yaml:8: stages.grpo.rollout.stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
@@ -62,6 +63,15 @@ WRONG = {
     "unknown init": ("init: sft", "init: stf", "r.yaml:8: stages.grpo.init: found 'stf', expected checkpoint, an earlier stage or RUN/STAGE; did you mean 'sft'?"),
     "steps missing": ("steps: 20, ", "", "r.yaml:7: stages.sft.steps: found nothing, expected a number of steps; or same_evaluations_as: another stage"),
     "warm-up longer than the stage": ("{lr: 1.0e-3}", "{lr: 1.0e-3, warmup: 20}", "r.yaml:7: stages.sft.optimizer.warmup: found 20, expected fewer than the stage's 20 steps; shorten the warm-up"),
+    "continuing nothing": ("continues: sft", "continues: stf", "r.yaml:9: stages.more.continues: found 'stf', expected an earlier stage; did you mean 'sft'?"),
+    "continuing itself": ("continues: sft", "continues: more", "r.yaml:9: stages.more.continues: found 'more', expected an earlier stage; known: grpo, sft"),
+    "continuing another objective": ("continues: sft", "continues: grpo", "r.yaml:9: stages.more.continues: found 'grpo', expected an earlier stage whose objective is sft too; use init to begin from its weights"),
+    "a run that is not there": ("init: sft", "init: runs/nothing/sft", "r.yaml:8: stages.grpo.init: found 'runs/nothing/sft', expected RUN/STAGE, where the run has finished the stage"),
+    "a window that ends before it begins": ("group_size: 4", "group_size: 4, rollout: {stochastic: {first: 3, last: 1}}", "r.yaml:8: stages.grpo.rollout.stochastic.last: found 1, expected at least first (3)"),
+    "a negative warm-up": ("{lr: 1.0e-3}", "{lr: 1.0e-3, warmup: -5}", "r.yaml:7: stages.sft.optimizer.warmup: found -5, expected 0 or more steps"),
+    "a gradient limit that turns it round": ("{lr: 1.0e-3}", "{lr: 1.0e-3, max_grad_norm: -1.0}", "r.yaml:7: stages.sft.optimizer.max_grad_norm: found -1.0, expected a positive number or null"),
+    "decay out of range": ("{lr: 1.0e-3}", "{lr: 1.0e-3, betas: [1.5, 0.9]}", "r.yaml:7: stages.sft.optimizer.betas: found [1.5, 0.9], expected two numbers from 0 to below 1"),
+    "an adapter without effect": ("prompt_tokens: 16", "prompt_tokens: 16, lora: {alpha: 0}", "r.yaml:1: policy.lora.alpha: found 0, expected at least 1"),
     "nothing to learn from": ("{name: patch_perceptual, patch: 16}\n  pixel: {name: masked_pixel, weight: 0.5}", "{name: patch_perceptual, weight: 0.0}", "r.yaml:3: rewards: found no reward with a weight other than 0, expected at least one for stage grpo; for example pixel: {name: masked_pixel}"),
     "unknown rows": ("photos:heldout", "photos:test", "r.yaml:2: data.heldout: found 'photos:test', expected a folder with metadata.jsonl, or photos:train, photos:validation, photos:heldout; no built-in rows 'photos:test'; known: photos:train, photos:validation, photos:heldout"),
     "held-out rows that are trained on": ("photos:heldout", "photos:train", "r.yaml:2: data.heldout: found 'photos:train', expected rows that are not trained on; give it a folder of its own"),
@@ -127,7 +137,7 @@ def test_a_typo_one_letter_away_is_recognised(tmp_path):
     """Of all one-letter deletions in the keys of the recipe, nine in ten get the right suggestion."""
     import re
 
-    keys = sorted(set(re.findall(r"(\w+):", GOOD)) - {"photos", "sft", "grpo", "patch", "pixel", "lr"})
+    keys = sorted(set(re.findall(r"(\w+):", GOOD)) - {"photos", "sft", "grpo", "more", "patch", "pixel", "lr"})
     tried = right = 0
     for key in keys:
         for place in range(len(key)):

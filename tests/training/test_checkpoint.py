@@ -49,7 +49,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path):
     assert loaded is not None
     assert loaded.progress.step == 1
     assert "trained.safetensors is not what was written" in said[0]
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["bad-step-000002", "step-000001"]
+    names = sorted(place.name for place in tmp_path.iterdir())
+    assert [name[:15] for name in names] == ["bad-step-000002", "step-000001"]
     save_checkpoint(tmp_path, state_at(2), keep=2)  # its name is free again
     assert len(checkpoints(tmp_path)) == 2
 

@@ -195,11 +195,16 @@ def test_sft_learns_to_predict_the_velocity_of_its_batch(kontext_policy, experie
     assert history[-1] < 0.7 * history[0]
 
 
-def test_a_detail_in_the_mask_counts_more(kontext_policy, experience_of):
+@pytest.mark.parametrize(("where", "expected"), [("inside", 20 / 32), ("outside", 12 / 32)])
+def test_a_detail_in_the_mask_counts_more(kontext_policy, experience_of, monkeypatch, where, expected):
+    # 4 of 16 tokens lie inside and weigh 5: an error of 1 inside gives 4·5/(4·5 + 12·1), one outside 12/(4·5 + 12)
     kontext_policy.stage.begin("sft", 0, LORA)
-    plain, weighted = Sft(SftSettings()), Sft(SftSettings(mask_weight=50.0))
-    losses = [
-        sum(output.loss.item() for output in objective.losses(kontext_policy, experience_of(objective), 0))
-        for objective in (plain, weighted)
-    ]
-    assert losses[0] != losses[1]
+    objective = Sft(SftSettings(mask_weight=5.0))
+    experience = experience_of(objective)
+    clean = experience.encoder.targets(experience.batch)
+    noise = torch.stack([experience.address.noise(row, tuple(clean.shape[1:])) for row in range(len(clean))])
+    inside = kontext_policy.latent_mask(experience.batch.masks)
+    error = inside if where == "inside" else 1 - inside
+    monkeypatch.setattr(kontext_policy, "velocity", lambda *given: noise - clean + error)
+    (output,) = objective.losses(kontext_policy, experience, 0)
+    assert output.loss.item() == pytest.approx(expected, abs=1e-5)

@@ -94,3 +94,18 @@ def test_small_files_are_replaced_in_one_step(tmp_path):
     write_text(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_any_bit_of_the_manifest_may_flip_without_a_crash(tmp_path):
+    """A changed file name, key or number is damage; only a space or line end may change without meaning anything."""
+    publish(tmp_path / "one", fill)
+    file = tmp_path / "one" / "manifest.json"
+    content = file.read_bytes()
+    unseen = []
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(changed)
+        if damage(tmp_path / "one") is None:
+            unseen.append(chr(content[bit // 8]))
+    assert set(unseen) <= {" ", "\n"}
