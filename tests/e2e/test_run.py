@@ -233,7 +233,7 @@ def test_a_run_is_resumed_from_any_folder(recipe_file, small_rows, tmp_path, mon
     start(recipe, "r", LineReporter(), only_stage="sft")
     monkeypatch.chdir(tmp_path)
     resume(tmp_path / "r", LineReporter(), only_stage="sft")
-    assert len(records(tmp_path / "r")) == 5
+    assert [record["step"] for record in records(tmp_path / "r")] == [1, 2, 3, 4]
 
 
 def test_a_mistyped_stage_leaves_nothing_behind(recipe_file, tmp_path):
