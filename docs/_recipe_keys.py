@@ -1,5 +1,6 @@
 """Writes the page of all recipe keys from the JSON Schema when the documentation is built."""
 
+import json
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -51,11 +52,7 @@ def _table(name: str, definition: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _type(entry: dict[str, Any]) -> str:
