@@ -45,11 +45,6 @@ class WeightedRewards:
         self.components = dict(components)
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Conditions that every row must have for all rewards to work."""
-        return frozenset().union(*(component.reward.needs for component in self.components.values()))
-
-    @property
     def weights(self) -> dict[str, float]:
         return {label: component.weight for label, component in self.components.items()}
 

@@ -34,7 +34,8 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
         raise DataError(
             f"data: {folder} {what}; expected a folder with images and {METADATA}, one row of columns a line"
         )
-    rows, problems, line_of = [], [], {}
+    rows, problems = [], []
+    line_of: dict[str, int] = {}
     with open(metadata, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             if at_most is not None and len(rows) >= at_most:
@@ -45,15 +46,8 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
             if isinstance(row, str):
                 problems.append(f"line {number}: {row}")
                 continue
-            problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
-            usual = _optional_columns(rows[0] if rows else row)
-            for column in sorted(usual ^ _optional_columns(row)):
-                found = "nothing" if column in usual else "a value"
-                problems.append(
-                    f"line {number}: {column}: expected the same in every row, found {found}, unlike in the first row"
-                )
-            if row.get("id") is not None and (first := line_of.setdefault(str(row["id"]), number)) != number:
-                problems.append(f"line {number}: id: expected each once, found {row['id']!r} on line {first} too")
+            found = [*_row_problems(folder, row), *_differences(row, rows[0] if rows else row, line_of, number)]
+            problems += [f"line {number}: {problem}" for problem in found]
             rows.append(row)
     if not rows and not problems:
         problems.append("no rows")
@@ -70,7 +64,7 @@ def named_files(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _optional_columns(row: dict[str, Any]) -> set[str]:
-    """Which of the columns that a row may lack this one has; a batch works with what all its rows have."""
+    """Which of the columns that a row may lack this one has."""
     return {column for column in ("target_file_name", "mask_file_name", MANY_FILES) if row.get(column)}
 
 
@@ -95,6 +89,15 @@ def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
     named = [(column, row[column]) for column in SINGLE_FILES if row.get(column) is not None]
     for column, name in [*named, *((MANY_FILES, name) for name in references)]:
         yield from _file_problems(folder, column, name)
+
+
+def _differences(row: dict[str, Any], first: dict[str, Any], line_of: dict[str, int], number: int) -> Iterator[str]:
+    """Rows of one set have the same columns, since a batch works with what all its rows have, and different names."""
+    for column in sorted(_optional_columns(first) ^ _optional_columns(row)):
+        found = "nothing" if column in _optional_columns(first) else "a value"
+        yield f"{column}: expected the same in every row, found {found}, unlike in the first row"
+    if row.get("id") is not None and (other := line_of.setdefault(str(row["id"]), number)) != number:
+        yield f"id: expected each once, found {row['id']!r} on line {other} too"
 
 
 def _file_problems(folder: Path, column: str, name: Any) -> Iterator[str]:
