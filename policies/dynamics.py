@@ -69,8 +69,68 @@ def flow_sde(
     >>> mean, std                                      # s² = 1, so μ = 1 − 0.25 / (2·0.5) and std = √0.25
     (tensor([0.7500]), 0.5)
     """
-    delta = sigma_next - sigma
     scale = noise * math.sqrt(sigma / (1 - (sigma_max if sigma == 1 else sigma)))
+    return _diffuse(latents, velocity, sigma, sigma_next, scale)
+
+
+def dance_sde(
+    latents: Tensor, velocity: Tensor, sigma: float, sigma_next: float, *, noise: float, sigma_max: float = 1.0
+) -> tuple[Tensor, float]:
+    """The stochastic step of DanceGRPO: the same diffusion with one strength at every noise level.
+
+        s = noise,   otherwise as in ``flow_sde``
+
+    It is the paper's μ = x + Δ·v − ½s²·score·Δ with score = −(x + (1 − σ)·v) / σ.
+
+    Args:
+        latents: x at noise level ``sigma``, in (0, 1].
+        velocity: v = ε − x₀ as predicted there.
+        noise: the factor η of the paper; 0 gives the deterministic step.
+        sigma_max: not used; nothing is singular at σ = 1.
+
+    Reference: DanceGRPO, arXiv 2505.07818, section 3.2.
+
+    >>> import torch
+    >>> mean, std = dance_sde(torch.ones(1), torch.zeros(1), 0.5, 0.25, noise=1.0)
+    >>> mean, std                                      # μ = 1 − 0.25 / (2·0.5) and std = √0.25
+    (tensor([0.7500]), 0.5)
+    """
+    return _diffuse(latents, velocity, sigma, sigma_next, noise)
+
+
+def cps(
+    latents: Tensor, velocity: Tensor, sigma: float, sigma_next: float, *, noise: float, sigma_max: float = 1.0
+) -> tuple[Tensor, float]:
+    """The coefficient-preserving step: part of the predicted noise is replaced by fresh noise, none is added.
+
+        std = σ_next·sin(noise·π / 2)
+        μ = (1 − σ_next)·x̂₀ + √(σ_next² − std²)·ε̂,   x̂₀ = x − σ·v,   ε̂ = x + (1 − σ)·v
+
+    The image's share stays 1 − σ_next and the noise's σ_next, so a rollout is as clean as a deterministic one; the
+    distribution at each level is not exactly that of the deterministic step.
+
+    Args:
+        latents: x at noise level ``sigma``, in (0, 1].
+        velocity: v = ε − x₀ as predicted there.
+        noise: the factor η of the paper, from 0 (the deterministic step) to 1 (all noise fresh).
+        sigma_max: not used; nothing is singular at σ = 1.
+
+    Reference: Flow-CPS, arXiv 2509.05952. Its code leaves the variance out of the log-density, so its clip ranges are
+    of another scale than ours.
+
+    >>> import torch
+    >>> cps(torch.ones(1), torch.zeros(1), 0.5, 0.25, noise=1.0)           # x̂₀ = ε̂ = 1, and all noise is fresh
+    (tensor([0.7500]), 0.25)
+    """
+    latents, velocity = latents.float(), velocity.float()
+    std = sigma_next * math.sin(noise * math.pi / 2)
+    clean, predicted_noise = latents - sigma * velocity, latents + (1 - sigma) * velocity
+    return (1 - sigma_next) * clean + math.sqrt(sigma_next**2 - std**2) * predicted_noise, std
+
+
+def _diffuse(latents: Tensor, velocity: Tensor, sigma: float, sigma_next: float, scale: float) -> tuple[Tensor, float]:
+    """Euler–Maruyama step of the diffusion of strength s whose marginals are those of the deterministic step."""
+    delta = sigma_next - sigma
     drift = scale**2 / (2 * sigma)
     mean = latents.float() * (1 + drift * delta) + velocity.float() * ((1 + drift * (1 - sigma)) * delta)
     return mean, scale * math.sqrt(-delta)
@@ -87,6 +147,8 @@ class Dynamics:
 DYNAMICS: dict[str, Dynamics] = {
     "ode": Dynamics(step=ode, stochastic=False),
     "flow_sde": Dynamics(step=flow_sde, stochastic=True),
+    "dance_sde": Dynamics(step=dance_sde, stochastic=True),
+    "cps": Dynamics(step=cps, stochastic=True),
 }
 
 

@@ -175,10 +175,20 @@ def _noise(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
         )
     elif rollout.noise == 0:
         yield (*path, "noise"), "0", "a positive number for grpo, which learns from the noise it draws", "0.7 is usual"
+    elif rollout.dynamics == "cps" and rollout.noise > 1:
+        yield (*path, "noise"), f"{rollout.noise:g}", "at most 1 for cps, where it is a share", "0.8 is usual"
     window = rollout.stochastic
     if window.choose == "window":
         starts = window_starts(window, rollout.steps)
-        if not starts or starts[-1] + window.size > rollout.steps:
+        end = starts[-1] + window.size
+        if rollout.dynamics == "cps" and end == rollout.steps:
+            yield (
+                (*path, "stochastic"),
+                f"a window that may reach the last of {rollout.steps} steps",
+                "one that ends before it, since cps draws no noise there",
+                f"set last: {rollout.steps - window.size - 1} or less",
+            )
+        if end > rollout.steps:
             yield (
                 (*path, "stochastic"),
                 f"a window of {window.size} steps that begins at {window.first} to {starts.stop - 1}",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from policies.dynamics import flow_sde, gaussian_log_prob, ode
+from policies.dynamics import cps, dance_sde, flow_sde, gaussian_log_prob, ode
 
 MEAN, STD = 1.5, 0.6
 
@@ -31,8 +31,9 @@ def travel(step, noise, steps=400):
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.7])
-def test_any_noise_reproduces_the_data(noise):
-    final = travel(flow_sde, noise)
+@pytest.mark.parametrize("step", [flow_sde, dance_sde])
+def test_any_noise_reproduces_the_data(step, noise):
+    final = travel(step, noise)
     assert final.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert final.std().item() == pytest.approx(STD, abs=0.01)
 
@@ -45,12 +46,37 @@ def test_the_marginal_test_sees_a_missing_drift():
     assert travel(without_drift, 0.7).std().item() > 1.2  # instead of 0.6
 
 
-def test_without_noise_the_stochastic_step_is_the_euler_step():
+@pytest.mark.parametrize("step", [flow_sde, dance_sde, cps])
+def test_without_noise_the_stochastic_step_is_the_euler_step(step):
     latents, velocity = torch.randn(2, 3), torch.randn(2, 3)
     for sigma, sigma_next in ((1.0, 0.9), (0.5, 0.2), (0.1, 0.0)):
-        mean, std = flow_sde(latents, velocity, sigma, sigma_next, noise=0.0, sigma_max=0.9)
+        mean, std = step(latents, velocity, sigma, sigma_next, noise=0.0, sigma_max=0.9)
         assert std == 0
-        torch.testing.assert_close(mean, ode(latents, velocity, sigma, sigma_next)[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(mean, ode(latents, velocity, sigma, sigma_next)[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.2, 0.8, 1.0])
+def test_cps_keeps_the_shares_of_image_and_noise(noise):
+    # with the true x₀ and ε the mean holds (1 − σ')·x₀ + c·ε, and c² + std² must be σ'²
+    clean, noisy = torch.tensor([3.0]), torch.tensor([-2.0])
+    sigma, sigma_next = 0.6, 0.35
+    mean, std = cps((1 - sigma) * clean + sigma * noisy, noisy - clean, sigma, sigma_next, noise=noise)
+    share = (mean - (1 - sigma_next) * clean) / noisy
+    assert (share**2).item() + std**2 == pytest.approx(sigma_next**2, abs=1e-6)
+
+
+def test_cps_draws_no_noise_at_the_end():
+    mean, std = cps(torch.tensor([1.0]), torch.tensor([0.5]), 0.2, 0.0, noise=0.9)
+    assert std == 0
+    assert mean.item() == pytest.approx(0.9)  # x̂₀ = 1 − 0.2·0.5
+
+
+def test_dance_sde_is_the_papers_formula():
+    # μ = x + Δv − ½η²·score·Δ with score = −(x − (1 − σ)x̂₀)/σ²; x = 2, v = 1, σ = ½: x̂₀ = 1.5, score = −5
+    # Δ = −¼, η = 0.4: μ = 2 − 0.25 − ½·0.16·(−5)·(−0.25) = 1.65, std = 0.4·√¼ = 0.2
+    mean, std = dance_sde(torch.tensor([2.0]), torch.tensor([1.0]), 0.5, 0.25, noise=0.4)
+    assert mean.item() == pytest.approx(1.65)
+    assert std == pytest.approx(0.2)
 
 
 def test_euler_step_is_that_of_diffusers():

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 
+from policies.dynamics import DYNAMICS
 from policies.rollout import replay, rollout
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
@@ -58,6 +59,15 @@ def test_replay_of_a_fresh_rollout_is_the_rollout_bit_for_bit(kontext_policy, co
         assert torch.equal((log_prob_B - trajectory.log_prob[:, index]).exp(), torch.ones(ROWS * GROUP))
         assert torch.equal(scored.velocity, trajectory.velocity[:, index])
         assert torch.equal(scored.mean, trajectory.mean[:, index])
+
+
+@pytest.mark.parametrize("dynamics", [name for name, entry in DYNAMICS.items() if entry.stochastic])
+def test_the_ratio_is_exactly_one_for_every_dynamics(kontext_policy, conditioning, dynamics):
+    plan = dataclasses.replace(plan_of(kontext_policy, (0, 2, 3)), dynamics=dynamics)
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    for index in range(3):
+        _, log_prob_B = replay(kontext_policy, conditioning, trajectory, index)
+        assert torch.equal((log_prob_B - trajectory.log_prob[:, index]).exp(), torch.ones(ROWS * GROUP))
 
 
 @pytest.mark.parametrize("first", [0, 2, 4])
