@@ -9,6 +9,7 @@ from torch import Tensor
 def zero_variance_groups(reward_PG: Tensor, eps: float = 1e-6) -> Tensor:
     """How many groups have no spread, and so nothing to teach.
 
+    >>> import torch
     >>> zero_variance_groups(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
     tensor(1)
     """
@@ -22,6 +23,7 @@ def approximate_kl(log_prob_B: Tensor, old_log_prob_B: Tensor) -> Tensor:
 
     Reference: J. Schulman, "Approximating KL divergence", 2020.
 
+    >>> import torch
     >>> approximate_kl(torch.zeros(1), torch.zeros(1))
     tensor([0.])
     """
@@ -32,6 +34,7 @@ def approximate_kl(log_prob_B: Tensor, old_log_prob_B: Tensor) -> Tensor:
 def reward_spread(reward_PG: Tensor) -> Tensor:
     """The mean standard deviation inside a group, in the reward's unit.
 
+    >>> import torch
     >>> reward_spread(torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
     tensor(0.5000)
     """
