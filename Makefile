@@ -51,7 +51,7 @@ format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The table of the README: the same recipe with three seeds, pooled. About half an hour on two cores; resumable.
+# The table of the README: the same recipe with three seeds, pooled. About twenty minutes on two cores; resumable.
 seeds: setup
 	@for seed in 0 1 2; do \
 		if [ -d runs/seed-$$seed ]; then $(BIN)/rlrefine resume runs/seed-$$seed; \
