@@ -46,8 +46,11 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
             if isinstance(row, str):
                 problems.append(f"line {number}: {row}")
                 continue
-            found = [*_row_problems(folder, row), *_differences(row, rows[0] if rows else row, line_of, number)]
-            problems += [f"line {number}: {problem}" for problem in found]
+            problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
+            problems += [f"line {number}: {problem}" for problem in _differences(row, rows[0] if rows else row)]
+            name = row_name(row, len(rows))
+            if (other := line_of.setdefault(name, number)) != number:
+                problems.append(f"line {number}: id: expected each once, found {name!r} on line {other} too")
             rows.append(row)
     if not rows and not problems:
         problems.append("no rows")
@@ -55,6 +58,11 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise DataError(f"data: {metadata} has {len(problems)} problems\n  " + "\n  ".join(problems[:SHOWN]) + more)
     return rows
+
+
+def row_name(row: dict[str, Any], index: int) -> str:
+    """What a row is called in messages and results, and known by: its id, or its place."""
+    return str(row.get("id") or f"row-{index:05d}")
 
 
 def named_files(rows: list[dict[str, Any]]) -> list[str]:
@@ -91,13 +99,11 @@ def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
         yield from _file_problems(folder, column, name)
 
 
-def _differences(row: dict[str, Any], first: dict[str, Any], line_of: dict[str, int], number: int) -> Iterator[str]:
-    """Rows of one set have the same columns, since a batch works with what all its rows have, and different names."""
+def _differences(row: dict[str, Any], first: dict[str, Any]) -> Iterator[str]:
+    """Rows of one set have the same columns, since a batch works with what all its rows have."""
     for column in sorted(_optional_columns(first) ^ _optional_columns(row)):
         found = "nothing" if column in _optional_columns(first) else "a value"
         yield f"{column}: expected the same in every row, found {found}, unlike in the first row"
-    if row.get("id") is not None and (other := line_of.setdefault(str(row["id"]), number)) != number:
-        yield f"id: expected each once, found {row['id']!r} on line {other} too"
 
 
 def _file_problems(folder: Path, column: str, name: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from rlrefine.data.folder import named_files
+from rlrefine.data.folder import named_files, row_name
 from rlrefine.errors import DataError
 
 LARGEST = 64_000_000  # pixels; a file that claims more is refused from its header
@@ -105,7 +105,7 @@ def check_files(folder: Path, rows: list[dict[str, Any]]) -> int:
     """
     sizes: dict[str, tuple[int, int]] = {}
     for number, row in enumerate(rows):
-        where = str(row.get("id") or f"row-{number:05d}")
+        where = row_name(row, number)
         for name in named_files([row]):
             if name not in sizes:
                 sizes[name] = read_image(folder / name, f"{folder / name} (of row {where})").size

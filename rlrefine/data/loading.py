@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows
+from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows, row_name
 from rlrefine.data.images import ALIGNED, check_aligned, fit, read_image, to_tensor
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.errors import DataError
@@ -58,7 +58,7 @@ class Rows:
     def example(self, index: int) -> Example:
         """One row with its images."""
         row: dict[str, Any] = self.table[index]
-        name = str(row.get("id") or f"row-{index:05d}")
+        name = row_name(row, index)
 
         sizes: dict[str, tuple[int, int]] = {}
 

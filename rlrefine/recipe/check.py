@@ -97,6 +97,7 @@ def _continuation(recipe: Recipe, label: str, stage: StagePart, earlier: list[st
 
 def lengths(recipe: Recipe) -> Iterator[Finding]:
     """A stage's steps are given, or follow from another stage's cost."""
+    countable = not any(beginnings(recipe))  # a stage's steps can follow from another one's, which must be there
     for label, stage in recipe.stages.items():
         path = ("stages", label)
         other = stage.same_evaluations_as
@@ -111,9 +112,7 @@ def lengths(recipe: Recipe) -> Iterator[Finding]:
                 "a stage that has steps",
                 closest(other, [name for name in recipe.stages if name != label]),
             )
-        elif any(beginnings(recipe)):
-            continue  # a stage's steps can follow from another one's, which has to be found first
-        elif stage.optimizer.warmup >= stage_steps(recipe, label):
+        elif countable and stage.optimizer.warmup >= stage_steps(recipe, label):
             yield (
                 (*path, "optimizer", "warmup"),
                 str(stage.optimizer.warmup),

@@ -211,7 +211,7 @@ def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
         raise UsageError(f"override {override!r}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
     source.origins[tuple(keys)] = Origin(source=f"command line ({override})")
-    for node in [yaml.compose(value, Loader=yaml.SafeLoader)] if value else []:
+    if node := yaml.compose(value, Loader=yaml.SafeLoader):
         for path, inner, _ in _walk(node, tuple(keys), 1):
             source.problems += _ambiguous(path, inner, source)
     return merged

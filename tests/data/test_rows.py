@@ -184,3 +184,10 @@ def test_the_fingerprint_sees_pictures_in_folders_and_nothing_else(folder, rewri
     assert Rows(folder, SIZE).fingerprint == before
     Image.new("RGB", (64, 64), "red").save(folder / "images/t.png")
     assert Rows(folder, SIZE).fingerprint != before
+
+
+def test_no_id_is_the_name_that_another_row_has_by_its_place(folder, rewrite):
+    rewrite(0, id=None)
+    rewrite(2, id="row-00000")
+    with pytest.raises(DataError, match=r"line 3: id: expected each once, found 'row-00000' on line 1 too"):
+        read_rows(folder)
