@@ -29,6 +29,7 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	$(BIN)/python .ci/torchvision_beside_cpu_torch.py
 	@touch $@ $(VENV)/.train
 
 lint: setup-dev

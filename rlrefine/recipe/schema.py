@@ -130,10 +130,16 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where and how the network runs."""
+    """Where and how the network runs. Quantities of a recipe are global, so none of these keys changes its result."""
 
-    name: Literal["single"] = "single"
-    """One process."""
+    name: Literal["single", "ddp", "deepspeed", "fsdp2"] = "single"
+    """``single`` process, ``ddp`` (each process holds all), ``deepspeed`` (ZeRO) or ``fsdp2`` (GPUs only)."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """What ``deepspeed`` divides among the processes: 1 optimiser, 2 and gradients, 3 and parameters."""
+    offload: Literal["optimizer", "parameters"] | None = None
+    """What ``deepspeed`` keeps in host memory: the optimiser, or with ZeRO-3 the parameters as well."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Numbers of the frozen base model; what is trained stays in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True)
