@@ -7,7 +7,7 @@ stage's adapter off. Fully trained parameters keep a frozen copy instead.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -22,12 +22,35 @@ from policies.settings import LoraSettings
 WeightSet = Literal["current", "reference", "ema"]
 
 
+class Access(Protocol):
+    """How a parameter's whole value is read and overwritten; several processes may hold a part of it each."""
+
+    def read(self, parameter: nn.Parameter) -> Tensor: ...
+
+    def write(self, parameter: nn.Parameter, value: Tensor) -> None: ...
+
+
+class WholeParameters:
+    """Each process holds every parameter as a whole."""
+
+    def read(self, parameter: nn.Parameter) -> Tensor:
+        return parameter.detach()
+
+    @torch.no_grad()
+    def write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        parameter.copy_(value)
+
+
 class StageWeights:
     """The trained parameters of one stage on top of the frozen result of the stages before it.
 
     Args:
         module: the network, with the base model's weights.
         targets: regular expression of the layers that get an adapter.
+
+    Attributes:
+        access: how parameters are read and overwritten; an engine that divides them replaces it. Then every process
+            must make the same calls of this class.
     """
 
     def __init__(self, module: nn.Module, targets: str) -> None:
@@ -36,6 +59,8 @@ class StageWeights:
         self.earlier: list[str] = []
         self.stage: str | None = None
         self.parameters: dict[str, nn.Parameter] = {}
+        self.access: Access = WholeParameters()
+        self._shapes: dict[str, torch.Size] = {}
         self._initial: dict[str, Tensor] = {}
         self._ema: EMAModel | None = None
         module.requires_grad_(False)
@@ -63,6 +88,7 @@ class StageWeights:
             self._initial = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         else:
             self.parameters = self._add_adapter(stage, seed, lora)
+        self._shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
 
     def _add_adapter(self, stage: str, seed: int, lora: LoraSettings) -> dict[str, nn.Parameter]:
         config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=self.targets, lora_dropout=0.0)
@@ -105,14 +131,13 @@ class StageWeights:
             yield from self._swapped(other)
 
     def _swapped(self, other: Mapping[str, Tensor]) -> Iterator[None]:
-        saved = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        saved = {name: value.clone() for name, value in self.state().items()}
         self.load(other)
         try:
             yield
         finally:
             self.load(saved)
 
-    @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite the trained parameters; every name must be there.
 
@@ -125,15 +150,15 @@ class StageWeights:
                 f"the saved weights do not fit this model: {len(odd)} names differ, the first is {odd[0]!r}"
             )
         for name, parameter in self.parameters.items():
-            if state[name].shape != parameter.shape:
+            if state[name].shape != self._shapes[name]:
                 raise PolicyError(
-                    f"{name}: saved with shape {tuple(state[name].shape)}, here it is {tuple(parameter.shape)}"
+                    f"{name}: saved with shape {tuple(state[name].shape)}, here it is {tuple(self._shapes[name])}"
                 )
-            parameter.copy_(state[name])
+            self.access.write(parameter, state[name])
 
     def state(self) -> dict[str, Tensor]:
         """The trained parameters as they are now."""
-        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return {name: self.access.read(parameter) for name, parameter in self.parameters.items()}
 
     def start_ema(self, decay: float) -> None:
         """Begin a running average; ``min_decay`` keeps diffusers from ramping the decay up over hundreds of steps."""
@@ -141,11 +166,16 @@ class StageWeights:
 
     def update_ema(self) -> None:
         if self._ema is not None:
-            self._ema.step(self.parameters.values())
+            self._ema.step([nn.Parameter(value) for value in self.state().values()])
 
     def ema_state(self) -> dict[str, Tensor]:
         """The averaged parameters; the current ones where no average is kept."""
         return self.state() if self._ema is None else dict(zip(self.parameters, self._ema.shadow_params, strict=True))
+
+    def found_again(self) -> None:
+        """Look up the trained parameters by name, after an engine replaced those of the module by parts of them."""
+        present = dict(self.module.named_parameters())
+        self.parameters = {name: present[name] for name in self.parameters}
 
     def load_ema(self, state: Mapping[str, Tensor], updates: int) -> None:
         """Continue a running average after ``updates`` updates."""
@@ -160,7 +190,7 @@ class StageWeights:
         with self.use("ema"):
             if self.lora is None:
                 return {name: value.clone() for name, value in self.state().items()}
-            state = get_peft_model_state_dict(self.module, adapter_name=self.stage or "")
+            state = get_peft_model_state_dict(self.module, self.state(), adapter_name=self.stage or "")
             return {name: value.detach().clone() for name, value in state.items()}
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:

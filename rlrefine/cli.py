@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from rlrefine import __version__
 from rlrefine.errors import UsageError
 
 OVERRIDES = "Settings of the recipe as key=value, for example stages.grpo.steps=20; ~key deletes one."
+
+NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
 
 
 class Commands(click.Group):
@@ -119,15 +122,20 @@ def schema() -> None:
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--stage", help="Run this stage alone.")
-def train(recipe: str, overrides: Sequence[str], stage: str | None) -> None:
+@NPROC
+def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int | None) -> None:
     """Run a recipe: its stages, the held-out table, the report.
 
     \b
     rlrefine train omnirefiner_tiny run.name=first run.seed=1
+    rlrefine train omnirefiner_tiny engine.name=ddp --nproc 2
     """
     from rlrefine.recipe.load import load_recipe
 
     checked = load_recipe(recipe, overrides)
+    if nproc is not None:
+        _launch(["train", recipe, *overrides], stage, nproc)
+        return
     from rlrefine.training.progress import reporting
 
     with reporting() as report:
@@ -142,12 +150,16 @@ def train(recipe: str, overrides: Sequence[str], stage: str | None) -> None:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--stage", help="Run this stage alone.")
-def resume(run: Path, stage: str | None) -> None:
+@NPROC
+def resume(run: Path, stage: str | None, nproc: int | None) -> None:
     """Go on with a run exactly where it stopped.
 
     \b
     rlrefine resume runs/first
     """
+    if nproc is not None:
+        _launch(["resume", str(run)], stage, nproc)
+        return
     from rlrefine.training.progress import reporting
 
     with reporting() as report:
@@ -242,8 +254,24 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
-        click.echo(f"rlrefine: {error}", err=True)
+        _tell(str(error), code)
         sys.exit(code)
+
+
+def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
+    from rlrefine.training.launch import launch
+
+    launch(arguments if stage is None else [*arguments, "--stage", stage], processes)
+
+
+def _tell(message: str, code: int) -> None:
+    """Show an error, or in a process of several leave it to the one that started them."""
+    if "RANK" in os.environ:
+        from rlrefine.training.launch import leave_error
+
+        if leave_error(message, code):
+            return
+    click.echo(f"rlrefine: {message}", err=True)
 
 
 def _own_packages_only() -> None:

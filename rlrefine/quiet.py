@@ -1,7 +1,10 @@
 """Keep harmless chatter of the libraries out of the terminal, so that what is left means something."""
 
+import logging
 import os
 import warnings
+
+CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic", "DeepSpeed")
 
 
 def hush() -> None:
@@ -10,6 +13,9 @@ def hush() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed.c10d_logger")
     warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
     import diffusers.utils.logging
     import transformers.utils.logging

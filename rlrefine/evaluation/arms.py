@@ -3,7 +3,7 @@
 Shapes: P rows of a batch · C H W image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from rlrefine.data.records import Batch
 from rlrefine.errors import DataError
 from rlrefine.evaluation.metrics import row_metrics
 from rlrefine.recipe.schema import Evaluation
+from rlrefine.training.engine import Engine
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import reward_inputs
 
@@ -33,6 +34,7 @@ class Evaluator:
     Args:
         count: how many rows.
         roles: which images the policy is shown.
+        engine: whose processes share the rows; every process gets the whole table.
         pictures: of how many rows the results are kept.
     """
 
@@ -41,6 +43,7 @@ class Evaluator:
     settings: Evaluation
     rewards: WeightedRewards | None
     roles: tuple[str, ...]
+    engine: Engine
     report: Reporter
     pictures: int = 0
 
@@ -56,40 +59,50 @@ class Evaluator:
         """
         borrowed = draws.cycle(self.count, "evaluation", "wrong reference") if wrong_references else None
 
-        def edit(batch: Batch, first: int) -> Tensor:
+        def edit(batch: Batch, rows: Sequence[int]) -> Tensor:
             if borrowed is not None:
-                lenders = self.rows.batch(borrowed[first : first + len(batch)])
+                lenders = self.rows.batch([borrowed[row] for row in rows])
                 batch = batch.with_references_of(lenders)
-            return self._edit(policy, batch, first)
+            return self._edit(policy, batch, rows)
 
         with policy.weights("ema"):
             return self._measure(edit)
 
     def drafts(self) -> tuple[Table, list[Tensor]]:
         """Measure the drafts as they are."""
-        return self._measure(lambda batch, first: batch.drafts)
+        return self._measure(lambda batch, rows: batch.drafts)
 
     @torch.no_grad()
-    def _measure(self, edit: Callable[[Batch, int], Tensor]) -> tuple[Table, list[Tensor]]:
+    def _measure(self, edit: Callable[[Batch, Sequence[int]], Tensor]) -> tuple[Table, list[Tensor]]:
+        """Measure this process's share of the rows, and put all shares together."""
         table: Table = {}
         kept: list[Tensor] = []
-        for first in range(0, self.count, self.settings.batch):
-            self.report.phase("evaluation", first, self.count)
-            batch = self.rows.batch(range(first, min(first + self.settings.batch, self.count)))
+        each = -(-self.count // self.engine.processes)  # a last row may be made again, so that all do as much
+        start = self.engine.process * each
+        for first in range(start, start + each, self.settings.batch):
+            self.report.phase("evaluation", first - start, each)
+            numbers = range(first, min(first + self.settings.batch, start + each))
+            rows = [min(number, self.count - 1) for number in numbers]
+            batch = self.rows.batch(rows)
             if batch.targets is None:
                 raise DataError(f"data: evaluation needs a target in every row of {self.rows.folder}")
-            images = edit(batch, first).float().cpu()
+            images = edit(batch, rows).float().cpu()
             scores = self.rewards(reward_inputs(batch, images)) if self.rewards else None
             for name, values in row_metrics(images, batch.targets, batch.masks, scores).items():
                 table.setdefault(name, []).extend(values.tolist())
             kept += list(images[: max(0, self.pictures - first)])
-        self.report.phase("evaluation", self.count, self.count)
-        return table, kept
+        self.report.phase("evaluation", each, each)
+        return self._together(table, kept)
 
-    def _edit(self, policy: Policy, batch: Batch, first: int) -> Tensor:
+    def _together(self, table: Table, kept: list[Tensor]) -> tuple[Table, list[Tensor]]:
+        shares = self.engine.gather_objects((table, kept))
+        whole = {name: [value for share, _ in shares for value in share[name]][: self.count] for name in table}
+        return whole, [image for _, images in shares for image in images][: min(self.pictures, self.count)]
+
+    def _edit(self, policy: Policy, batch: Batch, rows: Sequence[int]) -> Tensor:
         conditioning = policy.encode(batch.prompts, batch.conditioning_images(self.roles))
         shape = policy.latent_shape(batch.size)
-        noise = torch.stack([draws.normal(shape, "evaluation", first + index) for index in range(len(batch))])
+        noise = torch.stack([draws.normal(shape, "evaluation", row) for row in rows])
         sigmas = sigma_schedule(self.settings.steps, policy.noise_shift(batch.size))
         plan = RolloutPlan(sigmas=sigmas, guidance=self.settings.guidance)
         trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)

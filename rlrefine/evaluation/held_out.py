@@ -51,14 +51,18 @@ class HeldOut:
         tables = {}
         for number, arm in enumerate(arms):
             place = self.folder.evaluation / arm
-            if place.exists() and damage(place):
+            if self.engine.is_main and place.exists() and damage(place):
                 remove(place)
+            self.engine.wait()
             if not place.exists():
                 table, pictures = self._measure(arm)
-                publish(place, lambda partial, table=table, pictures=pictures: _write(partial, table, pictures))
+                if self.engine.is_main:
+                    publish(place, lambda partial, table=table, pictures=pictures: _write(partial, table, pictures))
+                self.engine.wait()
             tables[arm] = read_table(place)
             self.report.step(number + 1, {})
-        write_text(self.folder.summary, json.dumps(summarize(tables), indent=1) + "\n")
+        if self.engine.is_main:
+            write_text(self.folder.summary, json.dumps(summarize(tables), indent=1) + "\n")
         return tables
 
     def _measure(self, arm: str) -> tuple[Table, list[Tensor]]:
@@ -68,18 +72,22 @@ class HeldOut:
             settings=self.recipe.evaluation,
             rewards=build_rewards(self.recipe.rewards),
             roles=self.recipe.policy.settings.images,
+            engine=self.engine,
             report=self.report,
             pictures=PICTURES,
         )
         if arm == DRAFT:
             return evaluator.drafts()
         stage = {BASE: None, WRONG_REFERENCE: self.last_stage}.get(arm, arm)
-        return evaluator.policy(self._policy(stage), wrong_references=arm == WRONG_REFERENCE)
+        measured = evaluator.policy(self._policy(stage), wrong_references=arm == WRONG_REFERENCE)
+        self.engine.release()
+        return measured
 
     def _policy(self, stage: str | None) -> Policy:
         policy = load_policy(self.recipe.policy, self.engine.device)
         if stage is not None:
             load_weights(policy, self.folder.weights(stage))
+        self.engine.place(policy)
         return policy
 
 

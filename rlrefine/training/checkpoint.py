@@ -7,7 +7,7 @@ save. The global generators are saved all the same, for parts of a user's own th
 import json
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,16 @@ class TrainState:
     trained: Mapping[str, Tensor]
     ema: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    generators: Sequence["Generators"]
+    """One for each process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generators:
+    """The states of the global generators of one process."""
+
+    tensors: Mapping[str, Tensor]
+    python: list[Any]
 
 
 def save_checkpoint(folder: Path, state: TrainState, keep: int) -> Path:
@@ -61,13 +71,17 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int) -> Path:
         "trained": state.trained,
         "ema": state.ema,
         "optimizer": state.optimizer,
-        "generators": _tensor_generators(),
+        "generators": {
+            f"{process}.{name}": value
+            for process, ours in enumerate(state.generators)
+            for name, value in ours.tensors.items()
+        },
     }
 
     def fill(partial: Path) -> None:
         for name in TENSORS:
             save_file({key: value.contiguous() for key, value in groups[name].items()}, partial / f"{name}.safetensors")
-        record = {"progress": asdict(state.progress), "python_random": _python_random()}
+        record = {"progress": asdict(state.progress), "python_random": [ours.python for ours in state.generators]}
         (partial / "state.json").write_text(json.dumps(record) + "\n")
 
     publish(target, fill)
@@ -110,53 +124,37 @@ def _load(folder: Path, fingerprint: str) -> TrainState:
             f"(fingerprint {progress.fingerprint}, now {fingerprint}); restore them, or start a new run"
         )
     groups = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
-    _restore_generators(groups["generators"], record["python_random"])
-    return TrainState(progress=progress, trained=groups["trained"], ema=groups["ema"], optimizer=groups["optimizer"])
+    generators: list[dict[str, Tensor]] = [{} for _ in record["python_random"]]
+    for flat, value in groups.pop("generators").items():
+        process, _, name = flat.partition(".")
+        generators[int(process)][name] = value
+    pairs = zip(generators, record["python_random"], strict=True)
+    return TrainState(
+        progress=progress, **groups, generators=[Generators(tensors=ours, python=python) for ours, python in pairs]
+    )
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The optimiser's state under the names of its parameters, as ``name|exp_avg``."""
-    flat = {}
-    for name, parameter in names.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            flat[f"{name}|{key}"] = value.detach()
-    return flat
-
-
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor], saved: Mapping[str, Tensor]
-) -> None:
-    """Put back what ``optimizer_tensors`` took out."""
-    for flat, value in saved.items():
-        name, _, key = flat.rpartition("|")
-        if name not in names:
-            raise CheckpointError(f"the optimiser's state has {name!r}, which this model does not train")
-        parameter = names[name]
-        optimizer.state[parameter][key] = value.clone().to(value.device if key == "step" else parameter.device)
-
-
-def seed_global_generators(seed: int) -> None:
+def seed_generators(seed: int) -> None:
     """Start the global generators of torch and Python anew; nothing of ours draws from them."""
     random.seed(seed)
     torch.manual_seed(seed)
 
 
-def _tensor_generators() -> dict[str, Tensor]:
+def read_generators() -> Generators:
+    """The states of this process's global generators."""
     states = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states |= {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
-
-
-def _python_random() -> list[Any]:
+        states["cuda"] = torch.cuda.get_rng_state()
     version, numbers, gauss = random.getstate()
-    return [version, list(numbers), gauss]
+    return Generators(tensors=states, python=[version, list(numbers), gauss])
 
 
-def _restore_generators(states: Mapping[str, Tensor], python_random: list[Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    cuda = [state for name, state in sorted(states.items()) if name.startswith("cuda")]
-    if cuda and torch.cuda.device_count() == len(cuda):
-        torch.cuda.set_rng_state_all(cuda)
-    version, numbers, gauss = python_random
+def restore_generators(saved: Sequence[Generators], process: int) -> None:
+    """Go on with the generators of a process; one that did not exist when they were saved keeps those it began with."""
+    if process >= len(saved):
+        return
+    torch.set_rng_state(saved[process].tensors["torch"])
+    if torch.cuda.is_available() and "cuda" in saved[process].tensors:
+        torch.cuda.set_rng_state(saved[process].tensors["cuda"])
+    version, numbers, gauss = saved[process].python
     random.setstate((version, tuple(numbers), gauss))

@@ -1,26 +1,41 @@
-"""Where the network runs: devices, processes and the optimiser step, through accelerate.
+"""Where the network runs: devices, processes and what they say to each other, through accelerate.
 
 Quantities of a recipe are global. Each process takes an equal share of a step's rows, neighbours beside each other,
 and what is gathered comes back in the order of the rows, whatever the number of processes.
 """
 
 import math
-from collections.abc import Iterable
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
+from torch import Tensor
 
-from rlrefine.errors import NumericsError, UsageError
+from policies.base import Policy
+from rlrefine.errors import UsageError
+from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.recipe.schema import Optimizer
+from rlrefine.training.backends import Divided, Prepared, Replicated, Sharded
 
 
 class Engine:
-    """One process of a run, and how it speaks to the others."""
+    """One process of a run, and how it speaks to the others.
 
-    def __init__(self) -> None:
-        self.accelerator = Accelerator()
+    Args:
+        settings: what the recipe says; one process by default.
+
+    Raises:
+        UsageError: the processes that were started, or the machine, do not fit the settings.
+    """
+
+    def __init__(self, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self.accelerator = ACCELERATORS[self.settings.name](self.settings)
 
     @property
     def device(self) -> torch.device:
@@ -31,7 +46,12 @@ class Engine:
         return self.accelerator.num_processes
 
     @property
+    def process(self) -> int:
+        return self.accelerator.process_index
+
+    @property
     def is_main(self) -> bool:
+        """Whether this process is the one that writes files and speaks to the user."""
         return self.accelerator.is_main_process
 
     def share(self, rows: int) -> slice:
@@ -41,13 +61,27 @@ class Engine:
             UsageError: they cannot be shared equally.
         """
         if rows % self.processes:
-            raise UsageError(f"{rows} prompts per step cannot be shared equally by {self.processes} processes")
+            raise UsageError(
+                f"prompts_per_step: {rows} rows cannot be shared equally by {self.processes} processes; "
+                f"choose a multiple of {self.processes}"
+            )
         mine = rows // self.processes
-        return slice(self.accelerator.process_index * mine, (self.accelerator.process_index + 1) * mine)
+        return slice(self.process * mine, (self.process + 1) * mine)
 
-    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """Wrap the trained module and its optimiser; only the wrapped module may be called from now on."""
-        return self.accelerator.prepare(module, optimizer)
+    def prepare(self, policy: Policy, optimizer: torch.optim.Optimizer, settings: Optimizer) -> Prepared:
+        """Wrap what a stage trains; from now on the policy calls the wrapped module only."""
+        prepared = BACKENDS[self.settings.name](self.accelerator, policy.stage, optimizer, settings)
+        policy.trained = prepared.module
+        return prepared
+
+    def place(self, policy: Policy) -> None:
+        """Make a policy that is not trained ready to run; where parameters are divided, so are those of this one."""
+        if self.settings.name == "deepspeed" and self.settings.zero_stage == 3:
+            policy.trained = self.accelerator.prepare(policy.trained)
+
+    def release(self) -> None:
+        """Let go of what was prepared."""
+        self.accelerator.free_memory()
 
     def gather(self, values: Tensor) -> Tensor:
         """Values of all processes along the first axis, in the order of the rows."""
@@ -55,36 +89,105 @@ class Engine:
         assert isinstance(gathered, Tensor)
         return gathered
 
-    def backward(self, loss: Tensor) -> None:
-        """Add a loss to the gradients.
+    def sum(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """The sum over all processes of numbers that each has its share of, under the same names."""
+        if self.processes == 1 or not shares:
+            return dict(shares)
+        together: Any = self.accelerator.reduce(torch.tensor(list(shares.values()), device=self.device).double())
+        return dict(zip(shares, together.tolist(), strict=True))
 
-        Raises:
-            NumericsError: the loss is not finite; the weights are as before.
-        """
-        if not torch.isfinite(loss):
-            raise NumericsError(f"the loss is {loss.item()}; the weights were not changed")
-        self.accelerator.backward(loss * self.processes)  # which average gradients; losses are divided globally
+    def gather_objects(self, ours: Any) -> list[Any]:
+        """One plain object of each process, in their order."""
+        return gather_object([ours]) if self.processes > 1 else [ours]
 
-    def update(self, optimizer: Any, parameters: Iterable[nn.Parameter], settings: Optimizer, rate: float) -> float:
-        """Shorten the gradients, take one optimiser step, and forget the gradients.
+    def agree(self, value: Any) -> Any:
+        """What the main process says, for all."""
+        return broadcast_object_list([value])[0] if self.processes > 1 else value
 
-        Returns:
-            The length of the gradient before it was shortened.
+    def wait(self) -> None:
+        """Go on when every process is here."""
+        self.accelerator.wait_for_everyone()
 
-        Raises:
-            NumericsError: the gradient is not finite; the weights are as before.
-        """
-        parameters = list(parameters)
-        limit = settings.max_grad_norm if settings.max_grad_norm is not None else float("inf")
-        length: Any = self.accelerator.clip_grad_norm_(parameters, limit)
-        norm = float(length)
-        if not math.isfinite(norm):
-            raise NumericsError(f"the gradient's length is {norm}; the weights were not changed")
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        optimizer.zero_grad()
-        return norm
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main process goes through the block alone, and then the others, who find what it made."""
+        with self.accelerator.main_process_first():
+            yield
+
+
+def _single(settings: EngineSettings) -> Accelerator:
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1:
+        raise UsageError(
+            f"engine.name: single is one process, and {started} were started; set engine.name=ddp or deepspeed"
+        )
+    return Accelerator()
+
+
+def _ddp(settings: EngineSettings) -> Accelerator:
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[*handlers, *_process_group()])
+
+
+def _deepspeed(settings: EngineSettings) -> Accelerator:
+    try:
+        import deepspeed.ops
+        from accelerate import DeepSpeedPlugin
+        from transformers.integrations import unset_hf_deepspeed_config
+    except ImportError as error:
+        raise UsageError(
+            f'engine.name: deepspeed is not installed ({error}); pip install "rlrefine[deepspeed]", or set '
+            "engine.name=ddp"
+        ) from error
+    _alone_if_not_launched()
+    if not torch.cuda.is_available():  # an extension that only makes CPU processes speak faster, a minute to compile
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    plugin = DeepSpeedPlugin(
+        zero_stage=settings.zero_stage,
+        gradient_accumulation_steps=1,  # the loop says which backward pass is an update's last
+        offload_optimizer_device="cpu" if settings.offload else "none",
+        offload_param_device="cpu" if settings.offload == "parameters" else "none",
+        zero3_init_flag=False,
+        zero3_save_16bit_model=True,
+    )
+    # each process calls backward for its own share; nothing in the engine may depend on the size of a micro-batch
+    plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1, "zero_force_ds_cpu_optimizer": False}
+    accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=_process_group())
+    unset_hf_deepspeed_config()  # or transformers would divide the text encoders too, which are not wrapped
+    return accelerator
+
+
+def _fsdp2(settings: EngineSettings) -> Accelerator:
+    if not torch.cuda.is_available():
+        raise UsageError(
+            "engine.name: fsdp2 needs GPUs: on a CPU accelerate starts it without dividing or synchronising anything; "
+            "set engine.name=ddp or deepspeed"
+        )
+    from accelerate import FullyShardedDataParallelPlugin
+
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, reshard_after_forward=True, auto_wrap_policy="transformer_based_wrap"
+    )
+    return Accelerator(fsdp_plugin=plugin)
+
+
+def _process_group() -> list[Any]:
+    """On a CPU accelerate picks no way to speak for DeepSpeed, and every process would run alone."""
+    return [] if torch.cuda.is_available() else [InitProcessGroupKwargs(backend="gloo")]
+
+
+def _alone_if_not_launched() -> None:
+    """DeepSpeed always wants a process group, also of one; a launcher would have set these."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+ACCELERATORS = {"single": _single, "ddp": _ddp, "deepspeed": _deepspeed, "fsdp2": _fsdp2}
+BACKENDS: dict[str, type] = {"single": Replicated, "ddp": Replicated, "deepspeed": Divided, "fsdp2": Sharded}
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:

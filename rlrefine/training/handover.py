@@ -44,8 +44,15 @@ def base_fingerprint(part: PolicyPart) -> str:
     return digest.hexdigest()[:16]
 
 
-def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprint: str) -> None:
-    """Publish the weights of the stage that a policy just trained, with copies of the adapters that it stands on."""
+def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprint: str, write: bool = True) -> None:
+    """Publish the weights of the stage that a policy just trained, with copies of the adapters that it stands on.
+
+    Args:
+        write: whether this process is the one that writes; the others only help to gather what is divided among them.
+    """
+    trained = {key: value.contiguous() for key, value in policy.stage.adapter_state().items()}
+    if not write:
+        return
     lora = policy.stage.lora
     adapters = read_record(below)["adapters"] if below is not None and lora is not None else []
     name = policy.stage.stage
@@ -57,10 +64,7 @@ def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprin
             (partial / f"{adapter['name']}.safetensors").write_bytes(
                 (below / f"{adapter['name']}.safetensors").read_bytes()
             )
-        save_file(
-            {key: value.contiguous() for key, value in policy.stage.adapter_state().items()},
-            partial / f"{name}.safetensors",
-        )
+        save_file(trained, partial / f"{name}.safetensors")
         record = {
             "adapters": [*adapters, {"name": name, "lora": asdict(lora) if lora else None}],
             "fingerprint": fingerprint,

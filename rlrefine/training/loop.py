@@ -5,9 +5,8 @@ Shapes: P rows of this process · G samples of a row.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from policies.base import Policy
 from rewards import WeightedRewards
@@ -15,6 +14,7 @@ from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
 from rlrefine.data.sampler import rows_of_step
 from rlrefine.recipe.schema import StagePart
+from rlrefine.training.backends import Prepared
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
@@ -28,7 +28,7 @@ class Trainer:
     """What the loop works with; nothing here changes its meaning from one step to the next.
 
     Args:
-        parameters: what is trained, by name.
+        prepared: what is trained, and its optimiser.
         name: under which the stage draws; one that continues another goes on under its name,
         offset: and after its steps.
     """
@@ -40,26 +40,26 @@ class Trainer:
     rows: Rows
     stage: StagePart
     engine: Engine
-    optimizer: Any
-    parameters: Mapping[str, nn.Parameter]
+    prepared: Prepared
     seed: int
     name: str
     offset: int
     steps: int
     report: Reporter
     metrics: dict[str, float] = field(default_factory=dict)
+    """What a step measured over all processes,"""
+    shares: dict[str, float] = field(default_factory=dict)
+    """and what this one did, as its share of a sum."""
 
     def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
         for step in range(first, self.steps):
-            self.metrics = {}
+            self.metrics, self.shares = {}, {}
             experience = self.collect(self.offset + step)
             for update in range(self.objective.updates):
-                for output in self.objective.losses(self.policy, experience, update):
-                    self.engine.backward(output.loss)
-                    self._add(output.metrics)
+                self.learn(experience, update)
                 self.update(step, update)
-            yield step + 1, self.metrics
+            yield step + 1, self.metrics | self.engine.sum(self.shares)
 
     def collect(self, step: int) -> Experience:
         """Rows, and for reinforcement learning rollout, reward and credit."""
@@ -94,16 +94,26 @@ class Trainer:
         self.metrics |= measured
         return credit
 
+    def learn(self, experience: Experience, update: int) -> None:
+        """Forward and backward, part by part; all processes make the same number of calls."""
+        losses = self.objective.losses(self.policy, experience, update)
+        parts = self.objective.losses_per_update(experience)
+        for part in range(parts):
+            self.prepared.begin_part(last=part == parts - 1)
+            output = next(losses)
+            self.prepared.backward(output.loss)
+            self._add(self.shares, output.metrics)
+
     def update(self, step: int, update: int) -> None:
         """One optimiser step."""
         rate = learning_rate(self.stage.optimizer, step, self.steps)
-        norm = self.engine.update(self.optimizer, self.parameters.values(), self.stage.optimizer, rate)
+        norm = self.prepared.update(rate)
         self.policy.stage.update_ema()
-        self._add({"gradient_norm": norm})
+        self._add(self.metrics, {"gradient_norm": norm})
         self.metrics["learning_rate"] = rate
         self.report.phase("update", update + 1, self.objective.updates)
 
-    def _add(self, measured: Mapping[str, float]) -> None:
-        """Sum the shares of the chunks, and average over the updates of the step."""
+    def _add(self, into: dict[str, float], measured: Mapping[str, float]) -> None:
+        """Sum over the parts, and average over the updates of the step."""
         for name, value in measured.items():
-            self.metrics[name] = self.metrics.get(name, 0.0) + value / self.objective.updates
+            into[name] = into.get(name, 0.0) + value / self.objective.updates

@@ -1,5 +1,6 @@
 """Show what is going on: bars by phase on a terminal, plain lines everywhere else."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -99,10 +100,20 @@ class BarReporter:
         self.progress.stop()
 
 
+class SilentReporter(LineReporter):
+    """For the processes of a run that leave the talking to the main one."""
+
+    def say(self, text: str) -> None:
+        pass
+
+
 @contextmanager
 def reporting() -> Iterator[Reporter]:
-    """Bars if a person is watching, lines otherwise."""
-    report = BarReporter() if sys.stdout.isatty() else LineReporter()
+    """Bars if a person is watching, lines otherwise; from the main process alone."""
+    if os.environ.get("RANK", "0") != "0":
+        report: Reporter = SilentReporter()
+    else:
+        report = BarReporter() if sys.stdout.isatty() else LineReporter()
     try:
         yield report
     finally:

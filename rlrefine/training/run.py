@@ -1,6 +1,7 @@
 """A run: the stages of a recipe in order, then the held-out table and the report."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from rlrefine.data.build import open_rows
@@ -31,9 +32,12 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
     """
     _check_stage(recipe, only_stage)
     recipe = with_absolute_paths(recipe)
-    folder = RunFolder(Path(recipe.run.out) / (recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
-    folder.create(recipe)
-    execute(recipe, folder, report, only_stage)
+    engine = Engine(recipe.engine)
+    name = engine.agree(recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = RunFolder(Path(recipe.run.out) / name)
+    if engine.is_main:
+        folder.create(recipe)
+    execute(recipe, folder, engine, report, only_stage)
     return folder
 
 
@@ -50,7 +54,7 @@ def resume(root: Path, report: Reporter, only_stage: str | None = None) -> RunFo
     _check_stage(recipe, only_stage)
     for change in folder.changed_versions():
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
-    execute(recipe, folder, report, only_stage)
+    execute(recipe, folder, Engine(recipe.engine), report, only_stage)
     return folder
 
 
@@ -59,14 +63,16 @@ def _check_stage(recipe: Recipe, only_stage: str | None) -> None:
         raise UsageError(f"--stage {only_stage}: the recipe has no such stage; {closest(only_stage, recipe.stages)}")
 
 
-def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str | None = None) -> None:
+def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter, only_stage: str | None = None) -> None:
     """Run the stages that are not finished, then evaluate and report."""
     size = (recipe.data.size[0], recipe.data.size[1])
-    with folder.locked():
-        folder.clear_leftovers()
-        engine = Engine()
-        rows = open_rows(recipe.data.train, size)
-        validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
+    with folder.locked() if engine.is_main else nullcontext():
+        with engine.main_first():  # which makes rows that are not there yet
+            if engine.is_main:
+                folder.clear_leftovers()
+            rows = open_rows(recipe.data.train, size)
+            validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
+            heldout = open_rows(recipe.data.heldout, size) if recipe.data.heldout else None
         encodings: Encodings = {}
         for label in recipe.stages if only_stage is None else [only_stage]:
             stage = StageRun(
@@ -81,9 +87,10 @@ def execute(recipe: Recipe, folder: RunFolder, report: Reporter, only_stage: str
             )
             if not stage.is_finished:
                 stage.run()
-        if recipe.data.heldout:
-            heldout = open_rows(recipe.data.heldout, size)
+        if heldout is not None:
             tables = HeldOut(recipe=recipe, folder=folder, rows=heldout, engine=engine, report=report).evaluate()
-            write_report(recipe, folder, heldout)
-            report.say(held_out_table(tables))
+            if engine.is_main:
+                write_report(recipe, folder, heldout)
+                report.say(held_out_table(tables))
+        engine.wait()
     report.say(f"run: {folder.root}" + (f"   report: {folder.report}" if folder.report.exists() else ""))

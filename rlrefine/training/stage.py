@@ -3,14 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from policies.base import Policy
 from rlrefine.data.loading import Rows
@@ -21,14 +20,15 @@ from rlrefine.evaluation.pictures import sample_grid
 from rlrefine.recipe.arithmetic import stage_offset, stage_steps, step_cost
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.backends import Prepared
 from rlrefine.training.checkpoint import (
     Progress,
     TrainState,
     load_latest,
-    load_optimizer_tensors,
-    optimizer_tensors,
+    read_generators,
+    restore_generators,
     save_checkpoint,
-    seed_global_generators,
+    seed_generators,
 )
 from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
@@ -126,59 +126,78 @@ class StageRun:
 
     def run(self) -> None:
         """Train the stage, from its newest checkpoint if there is one, and publish its weights."""
-        seed_global_generators(seed_of(self.seed, "global", self.label))
+        seed_generators(seed_of(self.seed, "global", self.label, self.engine.process))
         policy = load_policy(self.recipe.policy, self.engine.device)
         if self.below is not None:
             load_weights(policy, self.below)
         policy.stage.begin(self.adapter, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
         if self.part.ema is not None:
             policy.stage.start_ema(self.part.ema.decay)
-        parameters = dict(policy.stage.parameters)
         optimizer = torch.optim.AdamW(
-            parameters.values(),
+            policy.stage.parameters.values(),
             lr=self.part.optimizer.lr,
             betas=self.part.optimizer.betas,
             weight_decay=self.part.optimizer.weight_decay,
         )
-        done = self._restore(policy, optimizer)
-        policy.trained, prepared = self.engine.prepare(policy.trained, optimizer)
-        self._train(policy, prepared, optimizer, parameters, done)
-        publish_weights(self.folder.weights(self.label), policy, self.below, self.fingerprint)
-
-    def _restore(self, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
-        """Load the newest checkpoint; without one, begin anew or where the continued stage ended."""
-        state = load_latest(self.folder.checkpoints(self.label), self.fingerprint, self.report.say)
+        begun = Progress(stage=self.label, step=0, updates=0, evaluations=0, fingerprint=self.fingerprint)
+        state = self._saved_state()
         if state is not None:
-            _load_state(policy, optimizer, state)
-            return state.progress
-        updates = 0
-        if self.part.continues is not None:
+            policy.stage.load(state.trained)
+            policy.stage.load_ema(state.ema, state.progress.updates)
+            own = state.progress.stage == self.label
+            begun = state.progress if own else replace(begun, updates=state.progress.updates)
+        prepared = self.engine.prepare(policy, optimizer, self.part.optimizer)
+        if state is not None:
+            prepared.load_optimizer_state(state.optimizer)
+            restore_generators(state.generators, self.engine.process)
+        self._train(policy, prepared, begun)
+        publish_weights(self.folder.weights(self.label), policy, self.below, self.fingerprint, self.engine.is_main)
+        self.engine.wait()
+        self.engine.release()
+
+    def _saved_state(self) -> TrainState | None:
+        """The newest checkpoint; without one, that which the continued stage ended with."""
+        with self.engine.main_first():  # which sets damaged ones aside
+            state = load_latest(self.folder.checkpoints(self.label), self.fingerprint, self.report.say)
+            if state is not None or self.part.continues is None:
+                return state
             parent = read_record(self.folder.weights(self.part.continues))["fingerprint"]
             state = load_latest(self.folder.checkpoints(self.part.continues), parent, self.report.say)
-            if state is None:
-                raise CheckpointError(
-                    f"{self.folder.checkpoints(self.part.continues)} has no checkpoint that {self.label} could continue"
-                )
-            if state.progress.step != stage_steps(self.recipe, self.part.continues):
-                raise CheckpointError(
-                    f"{self.label} continues {self.part.continues}, whose last checkpoint is lost: the newest that is "
-                    f"whole is of step {state.progress.step}; run {self.part.continues} again in a new run"
-                )
-            _load_state(policy, optimizer, state)
-            updates = state.progress.updates
-        return Progress(stage=self.label, step=0, updates=updates, evaluations=0, fingerprint=self.fingerprint)
+        if state is None:
+            raise CheckpointError(
+                f"{self.folder.checkpoints(self.part.continues)} has no checkpoint that {self.label} could continue"
+            )
+        if state.progress.step != stage_steps(self.recipe, self.part.continues):
+            raise CheckpointError(
+                f"{self.label} continues {self.part.continues}, whose last checkpoint is lost: the newest that is "
+                f"whole is of step {state.progress.step}; run {self.part.continues} again in a new run"
+            )
+        return state
 
-    def _train(
-        self,
-        policy: Policy,
-        prepared: Any,
-        optimizer: torch.optim.Optimizer,
-        parameters: Mapping[str, nn.Parameter],
-        done: Progress,
-    ) -> None:
+    def _train(self, policy: Policy, prepared: Prepared, done: Progress) -> None:
         steps, offset = stage_steps(self.recipe, self.label), stage_offset(self.recipe, self.label)
-        objective = OBJECTIVES[self.part.objective].build(self.part.settings)
-        trainer = Trainer(
+        trainer = self._trainer(policy, prepared, offset, steps)
+        trackers = self._begin_records(done.step)
+        self.report.stage(self.label, done.step, steps)
+        if done.step == 0:
+            self._record(trackers, 0, self._validate(policy, trackers, 0))
+        for step, measured in trainer.train(done.step):
+            done = replace(
+                done,
+                step=step,
+                updates=done.updates + trainer.objective.updates,
+                evaluations=done.evaluations + step_cost(self.part, self.seed, offset + step - 1).total,
+            )
+            last, every = step == steps, self.recipe.evaluation.every
+            looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}
+            self._record(trackers, step, {**measured, "evaluations": float(done.evaluations), **looked})
+            if last or step % self.recipe.run.checkpoint_every == 0:
+                self._save(policy, prepared, done)
+        trackers.close()
+
+    def _trainer(self, policy: Policy, prepared: Prepared, offset: int, steps: int) -> Trainer:
+        entry = OBJECTIVES[self.part.objective]
+        return Trainer(
             policy=policy,
             encoder=Encoder(
                 policy=policy,
@@ -186,56 +205,44 @@ class StageRun:
                 keep=self.recipe.data.keep_encoded,
                 kept=self.encodings,
             ),
-            objective=objective,
-            rewards=build_rewards(self.recipe.rewards) if "rewards" in OBJECTIVES[self.part.objective].uses else None,
+            objective=entry.build(self.part.settings),
+            rewards=build_rewards(self.recipe.rewards) if "rewards" in entry.uses else None,
             rows=self.rows,
             stage=self.part,
             engine=self.engine,
-            optimizer=prepared,
-            parameters=parameters,
+            prepared=prepared,
             seed=self.seed,
             name=self.origin,
             offset=offset,
             steps=steps,
             report=self.report,
         )
-        self.folder.rewind_metrics(self.label, done.step if done.step else -1)
-        trackers = Trackers(self.recipe.run.trackers, self.folder.tensorboard(self.label), done.step, self.report)
-        self.report.stage(self.label, done.step, steps)
-        if done.step == 0:
-            self._record(trackers, 0, self._validate(policy, trackers, 0))
-        for step, measured in trainer.train(done.step):
-            cost = step_cost(self.part, self.seed, offset + step - 1).total
-            done = Progress(
-                stage=self.label,
-                step=step,
-                updates=done.updates + objective.updates,
-                evaluations=done.evaluations + cost,
-                fingerprint=self.fingerprint,
-            )
-            last, every = step == steps, self.recipe.evaluation.every
-            looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}
-            self._record(trackers, step, {**measured, "evaluations": float(done.evaluations), **looked})
-            if last or step % self.recipe.run.checkpoint_every == 0:
-                self._save(policy, optimizer, parameters, done)
-        trackers.close()
 
-    def _save(
-        self, policy: Policy, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], done: Progress
-    ) -> None:
+    def _save(self, policy: Policy, prepared: Prepared, done: Progress) -> None:
+        """Every process gives its part; the main one writes."""
         self.report.phase("save", 0, 1)
         state = TrainState(
             progress=done,
             trained=policy.stage.state(),
             ema=policy.stage.ema_state(),
-            optimizer=optimizer_tensors(optimizer, parameters),
+            optimizer=prepared.optimizer_state(),
+            generators=self.engine.gather_objects(read_generators()),
         )
-        save_checkpoint(self.folder.checkpoints(self.label), state, self.recipe.run.keep)
+        if self.engine.is_main:
+            save_checkpoint(self.folder.checkpoints(self.label), state, self.recipe.run.keep)
+        self.engine.wait()
         self.report.phase("save", 1, 1)
+
+    def _begin_records(self, step: int) -> Trackers:
+        """Forget what was recorded after ``step``, and go on from there."""
+        if self.engine.is_main:
+            self.folder.rewind_metrics(self.label, step if step else -1)
+        names = self.recipe.run.trackers if self.engine.is_main else ()
+        return Trackers(names, self.folder.tensorboard(self.label), step, self.report)
 
     def _record(self, trackers: Trackers, step: int, measured: Mapping[str, float]) -> None:
         """Write down what a step measured, and show it."""
-        if not measured:
+        if not measured or not self.engine.is_main:
             return
         self.folder.append_metrics({"stage": self.label, "step": step, **measured})
         trackers.log(measured, step)
@@ -251,18 +258,14 @@ class StageRun:
             settings=self.recipe.evaluation,
             rewards=build_rewards(self.recipe.rewards),
             roles=self.recipe.policy.settings.images,
+            engine=self.engine,
             report=self.report,
             pictures=SAMPLE_PICTURES,
         )
         table, images = evaluator.policy(policy)
-        sheet = sample_grid([self.validation.example(index) for index in range(len(images))], images)
-        self.folder.samples.mkdir(exist_ok=True)
-        sheet.save(self.folder.samples / f"{self.label}-{step:06d}.png")
-        trackers.log_image("samples", sheet, step)
+        if self.engine.is_main:
+            sheet = sample_grid([self.validation.example(index) for index in range(len(images))], images)
+            self.folder.samples.mkdir(exist_ok=True)
+            sheet.save(self.folder.samples / f"{self.label}-{step:06d}.png")
+            trackers.log_image("samples", sheet, step)
         return {f"validation/{name}": value for name, value in means(table).items()}
-
-
-def _load_state(policy: Policy, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
-    policy.stage.load(state.trained)
-    policy.stage.load_ema(state.ema, state.progress.updates)
-    load_optimizer_tensors(optimizer, policy.stage.parameters, state.optimizer)

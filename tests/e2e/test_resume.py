@@ -99,6 +99,7 @@ def test_from_whichever_checkpoint_is_left(recipe_file, tmp_path, uninterrupted)
 def test_the_comparison_sees_what_is_forgotten(forgotten, recipe_file, tmp_path, uninterrupted):
     """Negative controls: drop one part of the state at resume, and the run is no longer the same."""
     from rlrefine.training import stage
+    from rlrefine.training.backends import Replicated
     from rlrefine.training.folder import RunFolder
 
     # a step's rollout is 2 chunks × 3 transitions and its end, so this is in step 4; the checkpoint is of step 2
@@ -107,7 +108,7 @@ def test_the_comparison_sees_what_is_forgotten(forgotten, recipe_file, tmp_path,
 
     def work():
         if forgotten == "optimizer":
-            stage.load_optimizer_tensors = lambda *arguments: None
+            Replicated.load_optimizer_state = lambda *arguments: None
         elif forgotten == "ema":
             from policies.weights import StageWeights
 
@@ -115,9 +116,7 @@ def test_the_comparison_sees_what_is_forgotten(forgotten, recipe_file, tmp_path,
         elif forgotten == "metrics":
             RunFolder.rewind_metrics = lambda *arguments: None
         else:
-            from rlrefine.training import checkpoint
-
-            checkpoint._restore_generators = lambda *arguments: None
+            stage.restore_generators = lambda *arguments: None
         resume(root, LineReporter())
 
     assert run_in_child(work) == 0

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from rlrefine.training.checkpoint import (
     TrainState,
     checkpoints,
     load_latest,
-    load_optimizer_tensors,
-    optimizer_tensors,
+    read_generators,
+    restore_generators,
     save_checkpoint,
 )
 
@@ -18,7 +19,13 @@ from rlrefine.training.checkpoint import (
 def state_at(step, fingerprint="abc"):
     progress = Progress(stage="sft", step=step, updates=2 * step, evaluations=7 * step, fingerprint=fingerprint)
     tensors = {"w": torch.full((3,), float(step))}
-    return TrainState(progress=progress, trained=tensors, ema=tensors, optimizer={"w|step": torch.tensor(float(step))})
+    return TrainState(
+        progress=progress,
+        trained=tensors,
+        ema=tensors,
+        optimizer={"w|step": torch.tensor(float(step))},
+        generators=[read_generators()],
+    )
 
 
 def test_what_was_saved_comes_back(tmp_path):
@@ -68,39 +75,22 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
         load_latest(tmp_path, "abc")
 
 
-def test_generators_go_on_where_they_were(tmp_path):
-    random.seed(3)
-    torch.manual_seed(3)
-    save_checkpoint(tmp_path, state_at(1), keep=1)
-    expected = (random.random(), torch.rand(2))
-    random.seed(9)
-    torch.manual_seed(9)
-    load_latest(tmp_path, "abc")
-    assert random.random() == expected[0]
-    assert torch.equal(torch.rand(2), expected[1])
+def test_generators_go_on_where_they_were_in_each_process(tmp_path):
+    def draw():
+        return random.random(), torch.rand(2).tolist()
 
-
-def test_the_optimisers_state_survives_by_name():
-    def network():
-        torch.manual_seed(0)
-        net = torch.nn.Linear(4, 3)
-        return net, torch.optim.AdamW(net.parameters(), lr=0.1)
-
-    def train(net, optimizer, steps):
-        for _ in range(steps):
-            optimizer.zero_grad()
-            net(torch.ones(2, 4)).square().sum().backward()
-            optimizer.step()
-
-    through, optimizer = network()
-    train(through, optimizer, 6)
-    first, optimizer = network()
-    train(first, optimizer, 3)
-    saved = optimizer_tensors(optimizer, dict(first.named_parameters()))
-    second, optimizer = network()
-    second.load_state_dict(first.state_dict())
-    load_optimizer_tensors(optimizer, dict(second.named_parameters()), saved)
-    train(second, optimizer, 3)
-    assert torch.equal(second.weight, through.weight)
-    with pytest.raises(CheckpointError, match="does not train"):
-        load_optimizer_tensors(optimizer, {}, saved)
+    states, expected = [], []
+    for process in range(2):
+        random.seed(process)
+        torch.manual_seed(process)
+        states.append(read_generators())
+        expected.append(draw())
+    save_checkpoint(tmp_path, replace(state_at(1), generators=states), keep=1)
+    loaded = load_latest(tmp_path, "abc")
+    assert loaded is not None
+    for process in (1, 0):
+        restore_generators(loaded.generators, process)
+        assert draw() == expected[process]
+    before = torch.get_rng_state()
+    restore_generators(loaded.generators, 2)  # a process that was not there goes on with its own
+    assert torch.equal(torch.get_rng_state(), before)

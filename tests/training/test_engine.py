@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rlrefine import draws
-from rlrefine.errors import NumericsError
+from rlrefine.errors import CheckpointError, NumericsError, UsageError
+from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.recipe.schema import Optimizer
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import chunks_of
@@ -10,38 +11,96 @@ from rlrefine.training.settings import StochasticSettings
 from rlrefine.training.stochastic import stochastic_steps, window_starts
 
 
-@pytest.fixture
-def setting():
-    parameter = torch.nn.Parameter(torch.ones(3))
-    return Engine(), parameter, torch.optim.AdamW([parameter], lr=0.1)
+class Trained:
+    """What an engine asks of a policy: a module, and a stage that trains it."""
+
+    def __init__(self, module):
+        self.trained = self.module = module
+        self.stage, self.parameters = self, dict(module.named_parameters())
+
+
+class Three(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+
+def prepared(settings=None, make=torch.optim.AdamW):
+    policy, settings = Trained(Three()), settings or Optimizer(lr=0.1)
+    return Engine().prepare(policy, make(policy.module.parameters(), lr=0.0), settings), policy.module.weight
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_changes_nothing(setting, value):
-    engine, parameter, _ = setting
+def test_a_loss_that_is_not_finite_changes_nothing(value):
+    ours, weight = prepared()
     with pytest.raises(NumericsError, match="the loss is"):
-        engine.backward((parameter * value).sum())
-    assert parameter.grad is None
+        ours.backward((weight * value).sum())
+    assert weight.grad is None
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing(setting):
-    engine, parameter, optimizer = setting
-    parameter.grad = torch.tensor([1.0, float("nan"), 1.0])
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    ours, weight = prepared()
+    weight.grad = torch.tensor([1.0, float("nan"), 1.0])
     with pytest.raises(NumericsError, match="the gradient's length is nan"):
-        engine.update(optimizer, [parameter], Optimizer(lr=0.1), 0.1)
-    assert torch.equal(parameter.detach(), torch.ones(3))
+        ours.update(0.1)
+    assert torch.equal(weight.detach(), torch.ones(3))
 
 
-def test_long_gradients_are_shortened(setting):
-    engine, parameter, _ = setting
-    optimizer = torch.optim.SGD([parameter], lr=0.0)
-    parameter.grad = torch.tensor([3.0, 4.0, 0.0])
-    assert engine.update(optimizer, [parameter], Optimizer(lr=1.0, max_grad_norm=1.0), 1.0) == pytest.approx(5.0)
+def test_long_gradients_are_shortened():
+    ours, weight = prepared(Optimizer(lr=1.0, max_grad_norm=1.0), torch.optim.SGD)
+    weight.grad = torch.tensor([3.0, 4.0, 0.0])
+    assert ours.update(1.0) == pytest.approx(5.0)
     # a step of length 1 along (0.6, 0.8, 0)
-    torch.testing.assert_close(parameter.detach(), torch.tensor([0.4, 0.2, 1.0]), rtol=0, atol=1e-5)
-    parameter.grad = torch.tensor([3.0, 4.0, 0.0])
-    engine.update(optimizer, [parameter], Optimizer(lr=1.0, max_grad_norm=None), 1.0)
-    torch.testing.assert_close(parameter.detach(), torch.tensor([-2.6, -3.8, 1.0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.4, 0.2, 1.0]), rtol=0, atol=1e-5)
+
+
+def test_gradients_keep_their_length_if_no_limit_is_set():
+    ours, weight = prepared(Optimizer(lr=1.0, max_grad_norm=None), torch.optim.SGD)
+    weight.grad = torch.tensor([3.0, 4.0, 0.0])
+    ours.update(1.0)
+    torch.testing.assert_close(weight.detach(), torch.tensor([-2.0, -3.0, 1.0]), rtol=0, atol=1e-5)
+
+
+def test_the_optimisers_state_survives_by_name():
+    def train(ours, weight, steps):
+        for _ in range(steps):
+            ours.backward((weight * torch.tensor([1.0, 2.0, 3.0])).square().sum())
+            ours.update(0.1)
+
+    through, expected = prepared()
+    train(through, expected, 6)
+    first, weight = prepared()
+    train(first, weight, 3)
+    saved = {name: value.clone() for name, value in first.optimizer_state().items()}
+    assert set(saved) == {"weight|step", "weight|exp_avg", "weight|exp_avg_sq"}
+    second, restored = prepared()
+    with torch.no_grad():
+        restored.copy_(weight)
+    second.load_optimizer_state(saved)
+    train(second, restored, 3)
+    assert torch.equal(restored, expected)
+    with pytest.raises(CheckpointError, match="does not train"):
+        second.load_optimizer_state({"other|step": saved["weight|step"]})
+
+
+def test_several_processes_need_an_engine_for_several(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"single is one process, and 2 were started; set engine\.name=ddp"):
+        Engine()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="refused without GPUs only")
+def test_fsdp2_is_refused_without_a_gpu():
+    with pytest.raises(UsageError, match=r"fsdp2 needs GPUs: on a CPU accelerate starts it without dividing"):
+        Engine(EngineSettings(name="fsdp2"))
+
+
+def test_rows_are_shared_equally_or_not_at_all(monkeypatch):
+    monkeypatch.setattr(Engine, "processes", 4)
+    monkeypatch.setattr(Engine, "process", 2)
+    assert Engine().share(8) == slice(4, 6)
+    with pytest.raises(UsageError, match=r"6 rows cannot be shared equally by 4 processes; choose a multiple of 4"):
+        Engine().share(6)
 
 
 def test_learning_rate_by_hand():

@@ -27,6 +27,10 @@ class Objective(Protocol):
         """The losses of one update, part by part, each already divided by the step's samples."""
         ...
 
+    def losses_per_update(self, experience: Experience) -> int:
+        """How many losses one update has; the same in every process."""
+        ...
+
 
 @runtime_checkable
 class RolloutObjective(Objective, Protocol):

@@ -77,6 +77,9 @@ class Grpo:
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
                 yield self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
 
+    def losses_per_update(self, experience: Experience) -> int:
+        return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)
+
     def _divergence(
         self, policy: Policy, conditioning: object, trajectory: Trajectory, index: int, scored: Scored
     ) -> Tensor:

@@ -38,6 +38,9 @@ class Sft:
             share = loss_P.sum() / experience.samples_in_step
             yield LossOutput(share, {"loss": share.item()})
 
+    def losses_per_update(self, experience: Experience) -> int:
+        return len(experience.chunks)
+
     def _chunk_loss(self, policy: Policy, experience: Experience, chunk: Chunk) -> Tensor:
         batch = experience.batch[chunk.rows]
         if batch.targets is None:
