@@ -5,7 +5,7 @@ frozen. So the *reference*, the policy that the stage began with, costs nothing:
 stage's adapter off. Fully trained parameters keep a frozen copy instead.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
@@ -23,9 +23,9 @@ WeightSet = Literal["current", "reference", "ema"]
 
 
 class Access(Protocol):
-    """How a parameter's whole value is read and overwritten; several processes may hold a part of it each."""
+    """How parameters' whole values are read and overwritten; several processes may hold a part of each."""
 
-    def read(self, parameter: nn.Parameter) -> Tensor: ...
+    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]: ...
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None: ...
 
@@ -33,8 +33,8 @@ class Access(Protocol):
 class WholeParameters:
     """Each process holds every parameter as a whole."""
 
-    def read(self, parameter: nn.Parameter) -> Tensor:
-        return parameter.detach()
+    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        return [parameter.detach() for parameter in parameters]
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -158,7 +158,7 @@ class StageWeights:
 
     def state(self) -> dict[str, Tensor]:
         """The trained parameters as they are now."""
-        return {name: self.access.read(parameter) for name, parameter in self.parameters.items()}
+        return dict(zip(self.parameters, self.access.read(list(self.parameters.values())), strict=True))
 
     def start_ema(self, decay: float) -> None:
         """Begin a running average; ``min_decay`` keeps diffusers from ramping the decay up over hundreds of steps."""

@@ -149,16 +149,18 @@ def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int |
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, metavar="[engine.KEY=VALUE]…")
 @click.option("--stage", help="Run this stage alone.")
 @NPROC
-def resume(run: Path, stage: str | None, nproc: int | None) -> None:
+def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | None) -> None:
     """Go on with a run exactly where it stopped.
 
     \b
     rlrefine resume runs/first
+    rlrefine resume runs/first engine.name=ddp --nproc 2
     """
     if nproc is not None:
-        _launch(["resume", str(run)], stage, nproc)
+        _launch(["resume", str(run), *changes], stage, nproc)
         return
     from rlrefine.training.progress import reporting
 
@@ -168,7 +170,7 @@ def resume(run: Path, stage: str | None, nproc: int | None) -> None:
         hush()
         from rlrefine.training.run import resume as go_on
 
-        go_on(run, report, stage)
+        go_on(run, report, changes, stage)
 
 
 @cli.command("report")

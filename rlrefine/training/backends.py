@@ -5,7 +5,7 @@ A loss is each process's share of the step's loss, so gradients are added up ove
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -112,8 +112,8 @@ class Sharded(Replicated):
 class SlicedParameters:
     """Reads and overwrites parameters that are distributed tensors."""
 
-    def read(self, parameter: nn.Parameter) -> Tensor:
-        return whole(parameter.detach())
+    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        return [whole(parameter.detach()) for parameter in parameters]
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -206,13 +206,19 @@ class Divided:
 
 
 class DividedParameters:
-    """Reads and overwrites parameters of ZeRO-3, which are gathered one at a time for a moment."""
+    """Reads and overwrites parameters of ZeRO-3, which are gathered a few at a time for a moment."""
 
-    def read(self, parameter: nn.Parameter) -> Tensor:
+    together = 64
+
+    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
         from deepspeed.runtime.zero import GatheredParameters
 
-        with GatheredParameters([parameter]):
-            return parameter.detach().clone()
+        values: list[Tensor] = []
+        for first in range(0, len(parameters), self.together):
+            some = list(parameters[first : first + self.together])
+            with GatheredParameters(some):
+                values += [parameter.detach().clone() for parameter in some]
+        return values
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:

@@ -150,8 +150,13 @@ def _deepspeed(settings: EngineSettings) -> Accelerator:
         zero3_init_flag=False,
         zero3_save_16bit_model=True,
     )
-    # each process calls backward for its own share; nothing in the engine may depend on the size of a micro-batch
-    plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1, "zero_force_ds_cpu_optimizer": False}
+    # a name for the engine's own arithmetic; micro-batches are the recipe's, and gradients are added up, not averaged
+    plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1}
+    if not torch.cuda.is_available():
+        # both save memory or time on a GPU alone: an optimiser that is compiled first, and a linear layer that gathers
+        # its weight again for the backward pass, and rounds in another order than torch's
+        plugin.deepspeed_config["zero_force_ds_cpu_optimizer"] = False
+        plugin.deepspeed_config["zero_optimization"]["memory_efficient_linear"] = False
     accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=_process_group())
     unset_hf_deepspeed_config()  # or transformers would divide the text encoders too, which are not wrapped
     return accelerator

@@ -1,6 +1,7 @@
 """A run: the stages of a recipe in order, then the held-out table and the report."""
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -41,16 +42,22 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
     return folder
 
 
-def resume(root: Path, report: Reporter, only_stage: str | None = None) -> RunFolder:
+def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage: str | None = None) -> RunFolder:
     """Go on with a run where it stopped, exactly; one that is finished is left as it is.
 
+    Args:
+        changes: of the engine, as ``engine.key=value``: where and how the network runs decides nothing else.
+
     Raises:
-        UsageError: there is no run in the folder.
+        UsageError: there is no run in the folder, or a change is of something else.
     """
+    others = [change for change in changes if not change.startswith("engine.")]
+    if others:
+        raise UsageError(f"{others[0]}: a run goes on with its own recipe; only engine.… can be changed")
     folder = RunFolder(root)
     if not folder.resolved.is_file():
         raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
-    recipe = load_recipe(folder.resolved)
+    recipe = load_recipe(folder.resolved, changes)
     _check_stage(recipe, only_stage)
     for change in folder.changed_versions():
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")

@@ -98,6 +98,7 @@ class StageRun:
             "stage": plain["stages"][self.label],
             "seed": self.seed,
             "base": base_fingerprint(self.recipe.policy),
+            "precision": self.recipe.engine.precision,  # all else of the engine changes rounding at most
         }
         parts |= {"rows": self.rows.fingerprint, "steps": stage_steps(self.recipe, self.label)}
         if "rewards" in OBJECTIVES[self.part.objective].uses:
