@@ -4,11 +4,12 @@ Shapes: P rows · B samples · K patches of an image · C H W image.
 
 Differs from the paper: whether its patches tile the image or are one crop is not given. Here they tile it, and a
 patch counts by how much of the mask lies in it, which with one crop-sized patch is the other reading. The metric is a
-part of its own: DreamSim in the paper, SSIM where no weights are at hand.
+part of its own: DreamSim in the paper (``rewards.dreamsim``), SSIM where no weights are at hand.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +18,47 @@ from torch import Tensor
 from rewards.similarity import WINDOW, correlation, ssim
 from rewards.types import RewardError, RewardInputs
 
-Metric = Callable[[Tensor, Tensor], Tensor]
-
-METRICS: dict[str, Metric] = {"ssim": ssim, "correlation": correlation}
+Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
-def image_patches(image: Tensor, patch: int, stride: int) -> Tensor:
-    """Cut images ``[B, C, H, W]`` into square patches ``[B, K, C, patch, patch]``, row by row.
+@runtime_checkable
+class Metric(Protocol):
+    """Compares images by what it makes of each alone; so a target's part is made once, not once a sample."""
+
+    def embed(self, images: Tensor, /) -> Tensor:
+        """``[N, C, h, w]`` → ``[N, …]``."""
+        ...
+
+    def compare(self, embedding: Tensor, target: Tensor, /) -> Tensor:
+        """Two batches of embeddings → ``[N]`` in [−1, 1]; larger is more alike."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """A similarity that needs both images at once: nothing can be made of one alone."""
+
+    similarity: Similarity
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images
+
+    def compare(self, embedding: Tensor, target: Tensor) -> Tensor:
+        return self.similarity(embedding, target)
+
+
+METRICS: dict[str, Metric] = {"ssim": Pairwise(ssim), "correlation": Pairwise(correlation)}
+
+
+def image_patches(image: Tensor, patch: int | None, stride: int) -> Tensor:
+    """Cut images ``[B, C, H, W]`` into square patches ``[B, K, C, patch, patch]``, row by row; without a size the whole
+    image is one.
 
     >>> image_patches(torch.zeros(2, 3, 64, 48), 16, 16).shape
     torch.Size([2, 12, 3, 16, 16])
     """
+    if patch is None:
+        return image.unsqueeze(1)
     batch, channels = image.shape[:2]
     columns = F.unfold(image, patch, stride=stride)
     return columns.transpose(1, 2).reshape(batch, -1, channels, patch, patch)
@@ -41,9 +72,9 @@ class PatchPerceptual:
     Without a mask, and where it is empty, every patch counts the same.
 
     Args:
-        metric: ``ssim``, ``correlation``, or any function of two batches ``[N, C, h, w]`` that gives ``[N]`` in [−1,
-            1].
-        patch: side of a patch in pixels.
+        metric: ``ssim``, ``correlation``, a ``Metric``, or any function of two batches ``[N, C, h, w]`` that gives
+            ``[N]`` in [−1, 1].
+        patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default, so that patches do not overlap.
 
     Raises:
@@ -61,25 +92,41 @@ class PatchPerceptual:
     range = (-1.0, 1.0)
 
     def __init__(
-        self, *, metric: Literal["ssim", "correlation"] | Metric = "ssim", patch: int = 16, stride: int | None = None
+        self,
+        *,
+        metric: Literal["ssim", "correlation"] | Metric | Similarity = "ssim",
+        patch: int | None = 16,
+        stride: int | None = None,
     ) -> None:
-        self.metric = METRICS[metric] if isinstance(metric, str) else metric
-        self.patch, self.stride = patch, stride or patch
-        if metric == "ssim" and patch < WINDOW:
+        if isinstance(metric, str):
+            self.metric = METRICS[metric]
+        else:
+            self.metric = metric if isinstance(metric, Metric) else Pairwise(metric)
+        self.patch, self.stride = patch, stride or patch or 1
+        if metric == "ssim" and patch is not None and patch < WINDOW:
             raise ValueError(f"patch: SSIM needs at least {WINDOW} pixels, got {patch}")
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         targets = inputs.condition("targets")
-        if targets.shape[2:] != inputs.images.shape[2:] or min(targets.shape[2:]) < self.patch:
+        if targets.shape[2:] != inputs.images.shape[2:] or min(targets.shape[2:]) < (self.patch or 1):
             raise RewardError(
-                f"patches of {self.patch} pixels need images and targets of one size that is no smaller, "
-                f"got {tuple(inputs.images.shape[2:])} and {tuple(targets.shape[2:])}"
+                f"patches of {self.patch or 'any number of'} pixels need images and targets of one size that is no "
+                f"smaller, got {tuple(inputs.images.shape[2:])} and {tuple(targets.shape[2:])}"
             )
-        image_BK = image_patches(inputs.images, self.patch, self.stride)
-        target_BK = inputs.per_sample(image_patches(targets, self.patch, self.stride))
-        similarity_BK = self.metric(image_BK.flatten(0, 1), target_BK.flatten(0, 1)).reshape(image_BK.shape[:2])
-        weight_BK = inputs.per_sample(self._weights(inputs, targets))
+        weight_PK = self._weights(inputs, targets)
+        weight_BK = inputs.per_sample(weight_PK)
+        similarity_BK = self._similarity(inputs, targets, weight_PK > 0)
         return (weight_BK * similarity_BK).sum(dim=1) / weight_BK.sum(dim=1)
+
+    def _similarity(self, inputs: RewardInputs, targets: Tensor, counts_PK: Tensor) -> Tensor:
+        """Similarity of the patches that count, ``[B, K]``; 0 for the others, which the metric never sees."""
+        image_BK = image_patches(inputs.images, self.patch, self.stride)
+        target_PK = image_patches(targets, self.patch, self.stride)
+        counts_BK = inputs.per_sample(counts_PK)
+        place_PK = counts_PK.flatten().cumsum(0).reshape(counts_PK.shape) - 1  # among the patches that count
+        target = self.metric.embed(target_PK[counts_PK])[inputs.per_sample(place_PK)[counts_BK]]
+        similarity = self.metric.compare(self.metric.embed(image_BK[counts_BK]), target)
+        return similarity.new_zeros(counts_BK.shape).masked_scatter(counts_BK, similarity)
 
     def _weights(self, inputs: RewardInputs, targets: Tensor) -> Tensor:
         """How much each patch counts, ``[P, K]``, not all zero in any row."""
