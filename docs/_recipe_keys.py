@@ -15,7 +15,7 @@ Every key that a recipe may have, from the same dataclasses that check it. A key
 SECTIONS = {
     "Policies": ["flux_kontext", "LoraSettings"],
     "Data": ["Data"],
-    "Rewards": ["patch_perceptual", "masked_pixel"],
+    "Rewards": ["patch_perceptual", "patch_dreamsim", "masked_pixel"],
     "Transforms": ["affine", "clip", "logistic"],
     "Stages": ["sft", "grpo", "Optimizer", "Ema", "RolloutSettings", "StochasticSettings", "KlSettings"],
     "The run": ["Engine", "Evaluation", "Run"],

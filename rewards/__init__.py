@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rewards.composition import Component as Component
     from rewards.composition import WeightedRewards as WeightedRewards
+    from rewards.dreamsim import DreamSimMetric as DreamSimMetric
+    from rewards.dreamsim import PatchDreamSim as PatchDreamSim
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
     from rewards.similarity import ssim as ssim
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Component": "composition",
     "WeightedRewards": "composition",
+    "DreamSimMetric": "dreamsim",
+    "PatchDreamSim": "dreamsim",
     "PatchPerceptual": "patches",
     "MaskedPixel": "pixel",
     "ssim": "similarity",
@@ -42,8 +46,10 @@ _HOME = {
 
 __all__ = [
     "Component",
+    "DreamSimMetric",
     "Failure",
     "MaskedPixel",
+    "PatchDreamSim",
     "PatchPerceptual",
     "Reward",
     "RewardError",

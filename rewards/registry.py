@@ -30,6 +30,9 @@ REWARDS: dict[str, Entry] = {
     "patch_perceptual": Entry(
         settings=settings.PatchPerceptualSettings, place="rewards.patches:PatchPerceptual", needs=frozenset({"targets"})
     ),
+    "patch_dreamsim": Entry(
+        settings=settings.PatchDreamSimSettings, place="rewards.dreamsim:PatchDreamSim", needs=frozenset({"targets"})
+    ),
     "masked_pixel": Entry(
         settings=settings.MaskedPixelSettings, place="rewards.pixel:MaskedPixel", needs=frozenset({"targets", "masks"})
     ),

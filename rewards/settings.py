@@ -1,7 +1,21 @@
 """What a recipe may say about each reward. No torch here: a recipe is checked before torch is imported."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+DreamSimType = Literal["ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"]
+
+
+def check_patches(patch: int | None, stride: int | None, least: int, why: str = "") -> None:
+    """What every reward that cuts images into patches asks of their geometry."""
+    if patch is not None and patch < least:
+        raise ValueError(f"patch: expected at least {least} pixels{why}, found {patch}")
+    if stride is not None and patch is None:
+        raise ValueError(f"stride: expected null where the whole image is one patch, found {stride}")
+    if stride is not None and stride < 1:
+        raise ValueError(f"stride: expected at least 1 pixel, found {stride}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,16 +24,42 @@ class PatchPerceptualSettings:
 
     metric: Literal["ssim", "correlation"] = "ssim"
     """How a patch is compared with the target's: structure and contrast (``ssim``), or structure alone."""
-    patch: int = 16
-    """Side of a patch, in pixels."""
+    patch: int | None = 16
+    """Side of a patch, in pixels; null for the whole image."""
     stride: int | None = None
     """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
 
     def __post_init__(self) -> None:
-        if self.patch < 7:
-            raise ValueError(f"patch: expected at least 7 pixels, the window of SSIM, found {self.patch}")
-        if self.stride is not None and self.stride < 1:
-            raise ValueError(f"stride: expected at least 1 pixel, found {self.stride}")
+        check_patches(self.patch, self.stride, least=7, why=", the window of SSIM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchDreamSimSettings:
+    """DreamSim similarity to the target, patch by patch or whole."""
+
+    type: DreamSimType = "ensemble"
+    """Which DreamSim: three networks (``ensemble``), or one that is smaller and faster."""
+    patch: int | None = 256
+    """Side of a patch, in pixels; null for the whole image. Each is resized to 224 × 224."""
+    stride: int | None = None
+    """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
+    batch: int = 64
+    """Patches that go through the networks at once; less takes less memory and changes nothing else."""
+    cache: str | None = None
+    """Folder of the weights, absolute or from ``~``; by default ``dreamsim`` in rlrefine's cache."""
+    download: bool = False
+    """Fetch weights that are missing from upstream's release."""
+    sha256: str | None = None
+    """Fingerprint of the weights' files, 64 hexadecimal digits; without it those of the first use are trusted."""
+
+    def __post_init__(self) -> None:
+        check_patches(self.patch, self.stride, least=1)
+        if self.batch < 1:
+            raise ValueError(f"batch: expected at least 1, found {self.batch}")
+        if self.cache is not None and not Path(self.cache).expanduser().is_absolute():
+            raise ValueError(f"cache: expected an absolute path, or one that begins with ~, found {self.cache!r}")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256: expected 64 hexadecimal digits in lower case, found {self.sha256!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

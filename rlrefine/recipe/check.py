@@ -11,7 +11,6 @@ from pathlib import Path as FilePath
 
 from policies.registry import EMBEDDED
 from rewards.registry import REWARDS
-from rewards.settings import PatchPerceptualSettings
 from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError
@@ -279,10 +278,11 @@ def image_size(recipe: Recipe) -> Iterator[Finding]:
             f"try {_rounded(height, side)} × {_rounded(width, side)}",
         )
     for label, reward in recipe.rewards.items():
-        if isinstance(reward.settings, PatchPerceptualSettings) and reward.settings.patch > min(height, width):
+        patch = getattr(reward.settings, "patch", None)
+        if patch is not None and patch > min(height, width):
             yield (
                 ("rewards", label, "patch"),
-                f"{reward.settings.patch} pixels",
+                f"{patch} pixels",
                 f"no more than the image's {min(height, width)}",
                 "make the patch smaller",
             )

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("diffusers", "transformers", "accelerate", "peft", "omegaconf", "pydantic", "rlrefine", "policies")
+OTHERS = ("dreamsim", "torchvision", "open_clip", "timm", "numpy", "PIL", "scipy", "skimage")
 
 
 def modules_after(code: str) -> set[str]:
@@ -19,9 +20,9 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_rewards_bring_torch_and_nothing_of_the_training_stack():
-    loaded = modules_after("from rewards import MaskedPixel, PatchPerceptual, RewardInputs, WeightedRewards, ssim")
+    loaded = modules_after("from rewards import MaskedPixel, PatchDreamSim, PatchPerceptual, WeightedRewards, ssim")
     assert "torch" in loaded
-    assert not loaded & set(HEAVY)
+    assert not loaded & {*HEAVY, *OTHERS[:4]}
 
 
 def test_listing_rewards_needs_not_even_torch():
@@ -33,12 +34,16 @@ def test_two_tensors_are_scored_with_torch_alone():
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {(*HEAVY, "numpy", "PIL", "scipy", "skimage")}: raise ModuleNotFoundError(name)
+        if name.partition('.')[0] in {(*HEAVY, *OTHERS)}: raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 import torch
 from rewards import PatchPerceptual, RewardInputs
 image = torch.rand(1, 3, 32, 32)
 assert PatchPerceptual()(RewardInputs(images=image, targets=image)).item() == 1
+from rewards import PatchDreamSim, RewardError
+try: PatchDreamSim()
+except RewardError as error: assert "rlrefine[dreamsim]" in str(error), error
+else: raise AssertionError
 """
     modules_after(code)
 
