@@ -42,6 +42,18 @@ def test_a_mistake_gets_one_message_and_no_traceback(arguments, message, capfd, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reward_without_its_weights_stops_a_run_before_it_has_a_folder(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLREFINE_CACHE", str(tmp_path / "cache"))
+    arguments = ["omnirefiner_tiny", "rewards.alike.name=patch_dreamsim", "rewards.alike.patch=32"]
+    assert code_of(["validate", *arguments]) == 0  # a recipe is right wherever its weights are
+    assert code_of(["train", *arguments]) == 4
+    output = capfd.readouterr().err
+    assert "rewards.alike: DreamSim ensemble needs dino_vitb16_pretrain.pth" in output
+    assert "Traceback" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_exit_codes_tell_the_kind_of_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert code_of(["validate", "omnirefiner_tiny"]) == 0

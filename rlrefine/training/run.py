@@ -18,6 +18,7 @@ from rlrefine.training.encoder import Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.progress import Reporter
+from rlrefine.training.scoring import build_rewards
 from rlrefine.training.stage import StageRun
 
 
@@ -29,9 +30,11 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
         only_stage: run this stage alone.
 
     Raises:
+        RewardError: a reward cannot be built, for example since its weights are missing; there is no folder then.
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
     _check_stage(recipe, only_stage)
+    build_rewards(recipe.rewards)  # one whose package or weights are missing stops the run here, not after a stage
     recipe = with_absolute_paths(recipe)
     engine = Engine(recipe.engine)
     name = engine.agree(recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -5,22 +5,30 @@ from typing import Any
 
 from torch import Tensor
 
-from rewards import Component, RewardInputs, RewardOutput, WeightedRewards
+from rewards import Component, RewardError, RewardInputs, RewardOutput, WeightedRewards
 from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.data.records import Batch
 from rlrefine.recipe.schema import RewardPart
 
 
 def build_rewards(parts: dict[str, RewardPart]) -> WeightedRewards | None:
-    """The weighted composition that a recipe describes; none without rewards."""
-    return WeightedRewards({label: _component(part) for label, part in parts.items()}) if parts else None
+    """The weighted composition that a recipe describes; none without rewards.
+
+    Raises:
+        RewardError: a reward lacks what it needs on this machine.
+    """
+    return WeightedRewards({label: _component(label, part) for label, part in parts.items()}) if parts else None
 
 
-def _component(part: RewardPart) -> Component:
+def _component(label: str, part: RewardPart) -> Component:
     transform: Any = None
     if part.transform is not None:
         transform = TRANSFORMS[part.transform.name].build(asdict(part.transform.settings))
-    return Component(reward=REWARDS[part.name].build(asdict(part.settings)), weight=part.weight, transform=transform)
+    try:
+        reward = REWARDS[part.name].build(asdict(part.settings))
+    except RewardError as error:
+        raise RewardError(f"rewards.{label}: {error}") from error
+    return Component(reward=reward, weight=part.weight, transform=transform)
 
 
 def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
