@@ -36,6 +36,7 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="rlrefine")
+@click.option("--local_rank", hidden=True, expose_value=False)  # the deepspeed launcher puts it before the command
 def cli() -> None:
     """Post-train image editors with reinforcement learning, from recipes.
 
