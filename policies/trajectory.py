@@ -4,8 +4,10 @@ Shapes: B samples, G beside each other for one row · K stochastic steps · S no
 these.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from policies.dynamics import Reduction
@@ -69,3 +71,17 @@ class Trajectory:
     log_prob: Tensor
     final_latents: Tensor
     group_size: int
+
+    def part(self, samples: slice, group_size: int) -> "Trajectory":
+        """Some neighbouring samples: whole groups, or ``group_size`` samples of one row."""
+        sliced = {name: getattr(self, name)[samples] for name in PER_SAMPLE}
+        return replace(self, **sliced, group_size=group_size)
+
+
+PER_SAMPLE = ("latents", "next_latents", "velocity", "mean", "log_prob", "final_latents")
+
+
+def joined(parts: Sequence[Trajectory], group_size: int) -> Trajectory:
+    """Trajectories of one plan, one after the other, as one with groups of ``group_size``."""
+    together = {name: torch.cat([getattr(part, name) for part in parts]) for name in PER_SAMPLE}
+    return replace(parts[0], **together, group_size=group_size)

@@ -98,11 +98,15 @@ class StagePart:
     """Rows of data in one step, over all processes."""
     micro_batch: int | None = None
     """Samples in one network call; by default all samples of the step."""
+    rollout_batch: int | None = None
+    """Samples in one network call of a rollout, which has no gradients to keep; by default ``micro_batch``."""
+    reward_batch: int | None = None
+    """Images that are decoded and scored at once; by default those of a rollout's call, and all of the step."""
     ema: Ema | None = None
     """Keep a running average of the weights."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "prompts_per_step", "micro_batch"):
+        for name in ("steps", "prompts_per_step", "micro_batch", "rollout_batch", "reward_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")

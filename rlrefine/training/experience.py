@@ -14,7 +14,7 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.rollout import rollout
-from policies.trajectory import RolloutPlan, Trajectory
+from policies.trajectory import RolloutPlan, Trajectory, joined
 from rlrefine import draws
 from rlrefine.data.records import Batch
 from rlrefine.training.encoder import Encoder
@@ -94,6 +94,7 @@ class Experience:
         chunks: how the step is cut; ``trajectories`` has one entry for each.
         credit: what each sample deserves, ``[P, G]``; none without rewards.
         samples_in_step: B over all processes, the denominator of every loss.
+        same_chunks: whether the rollout went through the network in the same chunks, and so in the same bits.
     """
 
     batch: Batch
@@ -104,6 +105,18 @@ class Experience:
     trajectories: tuple[Trajectory, ...] = ()
     credit: Tensor | None = None
     samples_in_step: int
+    same_chunks: bool = True
+
+
+def regrouped(trajectories: Sequence[Trajectory], chunks: Sequence[Chunk], group_size: int) -> tuple[Trajectory, ...]:
+    """The samples of a step, cut into other chunks than those they were made in."""
+    whole = joined(trajectories, group_size)
+    starts = [chunk.rows.start * group_size + chunk.samples.start for chunk in chunks]
+    sizes = [(chunk.rows.stop - chunk.rows.start) * chunk.group_size for chunk in chunks]
+    return tuple(
+        whole.part(slice(start, start + size), chunk.group_size)
+        for chunk, start, size in zip(chunks, starts, sizes, strict=True)
+    )
 
 
 def make_rollouts(
@@ -114,8 +127,12 @@ def make_rollouts(
     address: Address,
     size: tuple[int, int],
     report: Reporter,
+    images_at_once: int | None = None,
 ) -> tuple[tuple[Trajectory, ...], Tensor]:
     """Make the samples of a step, chunk by chunk.
+
+    Args:
+        images_at_once: latents that are decoded together; by default those of a chunk.
 
     Returns:
         One trajectory per chunk, and the images ``[P·G, 3, H, W]``.
@@ -133,6 +150,7 @@ def make_rollouts(
         initial = address.initial(chunk.rows, shape).to(policy.device)
         trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw, on_step)
         trajectories.append(trajectory)
-        images.append(policy.decode(trajectory.final_latents, size))
+        latents = trajectory.final_latents
+        images += [policy.decode(some, size) for some in latents.split(images_at_once or len(latents))]
     report.phase("rollout", total, total)
     return tuple(trajectories), torch.cat(images)

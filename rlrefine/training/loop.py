@@ -17,10 +17,10 @@ from rlrefine.recipe.schema import StagePart
 from rlrefine.training.backends import Prepared
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
-from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
+from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
 from rlrefine.training.objectives.base import Objective, RolloutObjective
 from rlrefine.training.progress import Reporter
-from rlrefine.training.scoring import gathered, reward_inputs
+from rlrefine.training.scoring import gathered, score_in_parts
 
 
 @dataclass(kw_only=True)
@@ -69,6 +69,7 @@ class Trainer:
         address = Address(seed=self.seed, stage=self.name, step=step, first_row=share.start)
         group_size = self.objective.group_size
         chunks = tuple(chunks_of(len(batch), group_size, self.stage.micro_batch))
+        rollout_chunks = tuple(chunks_of(len(batch), group_size, self.stage.rollout_batch or self.stage.micro_batch))
         conditioning = self.encoder.conditioning(batch)
         experience = Experience(
             batch=batch,
@@ -81,15 +82,19 @@ class Trainer:
         if not isinstance(self.objective, RolloutObjective):
             return experience
         plan = self.objective.rollout_plan(self.policy.noise_shift(batch.size), self.seed, step)
-        trajectories, images = make_rollouts(self.policy, conditioning, plan, chunks, address, batch.size, self.report)
+        trajectories, images = make_rollouts(
+            self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, self.stage.reward_batch
+        )
+        kept = trajectories if (same := rollout_chunks == chunks) else regrouped(trajectories, chunks, group_size)
         credit = self.credit(self.objective, batch, images)[share]
-        return replace(experience, trajectories=trajectories, credit=credit)
+        return replace(experience, trajectories=kept, credit=credit, same_chunks=same)
 
     def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:
         """Score this process's samples, and compare those of all processes: ``[P, G]`` of the whole step."""
         self.report.phase("reward", 0, 1)
         assert self.rewards is not None, "validated: an objective with a rollout has rewards"
-        scores = gathered(self.rewards(reward_inputs(batch, images)), self.engine.gather)
+        chunks = chunks_of(len(batch), objective.group_size, self.stage.reward_batch)
+        scores = gathered(score_in_parts(self.rewards, batch, images, chunks), self.engine.gather)
         credit, measured = objective.credit(scores)
         self.metrics |= measured
         return credit

@@ -1,14 +1,17 @@
 """Build the rewards of a recipe, and score what a step made."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rewards import Component, RewardError, RewardInputs, RewardOutput, WeightedRewards
 from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.data.records import Batch
 from rlrefine.recipe.schema import RewardPart
+from rlrefine.training.experience import Chunk
 
 
 def build_rewards(parts: dict[str, RewardPart]) -> WeightedRewards | None:
@@ -45,6 +48,32 @@ def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
         ],
         prompts=batch.prompts,
         extras={key: [example.extras[key] for example in batch.examples] for key in sorted(shared)},
+    )
+
+
+def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunks: Sequence[Chunk]) -> RewardOutput:
+    """Score the images ``[P·G, …]`` of a batch, chunk by chunk; a score never depends on the images beside it."""
+    group_size, outputs = len(images) // len(batch), []
+    for chunk in chunks:
+        first = chunk.rows.start * group_size + chunk.samples.start
+        count = (chunk.rows.stop - chunk.rows.start) * chunk.group_size
+        outputs.append(rewards(reward_inputs(batch[chunk.rows], images[first : first + count])))
+    return _joined(outputs)
+
+
+def _joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
+    if len(outputs) == 1:
+        return outputs[0]
+
+    def along(name: str) -> dict[str, Tensor]:
+        return {label: torch.cat([getattr(output, name)[label] for output in outputs]) for label in outputs[0].weights}
+
+    return RewardOutput(
+        total=torch.cat([output.total for output in outputs]),
+        breakdown=along("breakdown"),
+        scaled=along("scaled"),
+        weights=outputs[0].weights,
+        applicable=along("applicable"),
     )
 
 
