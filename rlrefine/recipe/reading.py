@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrefine.errors import RecipeError, UsageError
+from rlrefine.recipe.overlay import delete_marked, without_marks
 from rlrefine.recipe.problems import Origin, Path, Problem, closest, dotted
 
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
@@ -109,18 +110,28 @@ def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
     own = _parse(file)
     base = own.data.get("base")
     if base is None:
-        return own
+        return _laid_over({}, own)
     if not isinstance(base, str):
         found = Problem(
             path=("base",), found=repr(base), expected="the name or path of a recipe", origin=own.origin(("base",))
         )
         raise RecipeError([found])
     below = _read_file(find_recipe(base, beside=file.parent), (*children, file))
-    merged: Any = OmegaConf.to_container(
-        OmegaConf.merge(OmegaConf.create(below.data), OmegaConf.create(own.data)), resolve=False
-    )
+    merged = _laid_over(below.data, own)
     origins = below.origins | own.origins
-    return Source(data=merged | {"base": None}, origins=origins, problems=below.problems + own.problems)
+    return Source(data=merged.data | {"base": None}, origins=origins, problems=below.problems + merged.problems)
+
+
+def _laid_over(below: dict[str, Any], own: Source) -> Source:
+    """Delete what a file marks with ``~``, then merge the rest of it key by key."""
+    wrong = [
+        Problem(path=path, found=found, expected=expected, advice=advice, origin=own.origin(path))
+        for path, found, expected, advice in delete_marked(own.data, below)
+    ]
+    merged: Any = OmegaConf.to_container(
+        OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(without_marks(own.data))), resolve=False
+    )
+    return Source(data=merged, origins=own.origins, problems=own.problems + wrong)
 
 
 def _parse(file: FilePath) -> Source:
