@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rlrefine.recipe.schema import Recipe, StagePart
-from rlrefine.training.settings import GrpoSettings
+from rlrefine.training.settings import SamplingSettings
 from rlrefine.training.stochastic import stochastic_steps
 
 
@@ -29,17 +29,18 @@ def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
     Where micro-batches split a group, each part computes what the group would have shared.
     """
     rows = stage.prompts_per_step
-    if not isinstance(stage.settings, GrpoSettings):
+    if not isinstance(stage.settings, SamplingSettings):
         return StepCost(rollout=0, update=rows)
-    grpo = stage.settings
-    chosen = stochastic_steps(grpo.rollout.stochastic, grpo.rollout.steps, seed, step)
-    shared = chosen[0] + 1
-    replayed = grpo.group_size * (len(chosen) - 1)
-    passes = 2 if grpo.kl.coef > 0 and grpo.kl.target == "reference" else 1
-    splits = max(1, grpo.group_size // (stage.micro_batch or grpo.group_size))
-    own = grpo.group_size * (grpo.rollout.steps - shared)
+    sampling = stage.settings
+    stochastic = stochastic_steps(sampling.rollout.stochastic, sampling.rollout.steps, seed, step)
+    shared = stochastic[0] + 1
+    own = sampling.group_size * (sampling.rollout.steps - shared)
+    replayed = sampling.group_size * (len(stochastic) - 1)
+    passes = 2 if sampling.replays_reference else 1
+    splits = max(1, sampling.group_size // (stage.micro_batch or sampling.group_size))
     return StepCost(
-        rollout=rows * (splits * shared + own), update=rows * (splits + replayed) * grpo.updates_per_rollout * passes
+        rollout=rows * (splits * shared + own),
+        update=rows * (splits + replayed) * sampling.updates_per_rollout * passes,
     )
 
 

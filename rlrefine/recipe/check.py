@@ -19,7 +19,7 @@ from rlrefine.recipe.problems import Path, Problem, closest
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.registry import OBJECTIVES
-from rlrefine.training.settings import GrpoSettings, SftSettings
+from rlrefine.training.settings import GrpoSettings, RolloutSettings, SamplingSettings, SftSettings
 from rlrefine.training.stochastic import window_starts
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
@@ -125,28 +125,33 @@ def geometry(recipe: Recipe) -> Iterator[Finding]:
     for label, stage in recipe.stages.items():
         if stage.micro_batch is None:
             continue
-        group = stage.settings.group_size if isinstance(stage.settings, GrpoSettings) else 1
+        group = stage.settings.group_size if isinstance(stage.settings, SamplingSettings) else 1
+        whole = OBJECTIVES[stage.objective].unit == "group"
         samples, micro, path = stage.prompts_per_step * group, stage.micro_batch, ("stages", label, "micro_batch")
         if samples % micro:
-            sizes = ", ".join(
-                str(size)
-                for size in range(1, samples + 1)
-                if samples % size == 0 and (size % group == 0 or group % size == 0)
-            )
+            sizes = [size for size in range(1, samples + 1) if samples % size == 0 and _fits(size, group, whole)]
             sum_ = f"{stage.prompts_per_step} prompts × {group} samples = {samples}" if group > 1 else f"{samples} rows"
             yield (
                 path,
                 f"{micro}, and {sum_} leaves a remainder of {samples % micro}",
                 "a divisor",
-                f"try one of {sizes}",
+                f"try one of {', '.join(map(str, sizes))}",
             )
-        elif micro % group and group % micro:
+        elif not _fits(micro, group, whole):
+            below = max(1, micro // group) * group
             yield (
                 path,
                 f"{micro} with groups of {group}",
-                "whole groups, or a divisor of one group",
-                f"try {' or '.join(str(size) for size in sorted({group, max(1, micro // group) * group}))}",
+                "whole groups, whose samples are compared with each other"
+                if whole
+                else "whole groups, or a divisor of one group",
+                f"try {' or '.join(str(size) for size in sorted({group, below}))}",
             )
+
+
+def _fits(micro_batch: int, group: int, whole: bool) -> bool:
+    """Whether a micro-batch is made of whole groups or, where these may be split, divides one."""
+    return micro_batch % group == 0 or (not whole and group % micro_batch == 0)
 
 
 def learning_signal(recipe: Recipe) -> Iterator[Finding]:
@@ -157,22 +162,28 @@ def learning_signal(recipe: Recipe) -> Iterator[Finding]:
         if not any(reward.weight for reward in recipe.rewards.values()):
             found = "no reward" if not recipe.rewards else "no reward with a weight other than 0"
             yield ("rewards",), found, f"at least one for stage {label}", "for example pixel: {name: masked_pixel}"
+        if isinstance(stage.settings, SamplingSettings):
+            yield from _noise(label, stage.objective, stage.settings.rollout)
         if isinstance(stage.settings, GrpoSettings):
-            yield from _noise(label, stage.settings)
             yield from _effects(label, stage.settings)
 
 
-def _noise(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
-    path, rollout = ("stages", label, "rollout"), grpo.rollout
+def _noise(label: str, objective: str, rollout: RolloutSettings) -> Iterator[Finding]:
+    path = ("stages", label, "rollout")
     if rollout.dynamics == "ode":
         yield (
             (*path, "dynamics"),
             "'ode'",
-            "a stochastic step for grpo, which learns from the noise it draws",
+            f"a stochastic step for {objective}, which learns from the noise it draws",
             "use flow_sde",
         )
     elif rollout.noise == 0:
-        yield (*path, "noise"), "0", "a positive number for grpo, which learns from the noise it draws", "0.7 is usual"
+        yield (
+            (*path, "noise"),
+            "0",
+            f"a positive number for {objective}, which learns from the noise it draws",
+            "0.7 is usual",
+        )
     elif rollout.dynamics == "cps" and rollout.noise > 1:
         yield (*path, "noise"), f"{rollout.noise:g}", "at most 1 for cps, where it is a share", "0.8 is usual"
     window = rollout.stochastic

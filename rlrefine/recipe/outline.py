@@ -2,7 +2,7 @@
 
 from rlrefine.recipe.arithmetic import stage_evaluations, stage_steps
 from rlrefine.recipe.schema import Recipe
-from rlrefine.training.settings import GrpoSettings
+from rlrefine.training.settings import SamplingSettings
 
 
 def outline(recipe: Recipe) -> str:
@@ -14,7 +14,7 @@ def outline(recipe: Recipe) -> str:
         lines.append(f"reward   {label}: {reward.name}, {weight}")
     for label, stage in recipe.stages.items():
         begins = f"continues {stage.continues}" if stage.continues else f"from {stage.init}"
-        group = f" × {stage.settings.group_size} samples" if isinstance(stage.settings, GrpoSettings) else ""
+        group = f" × {stage.settings.group_size} samples" if isinstance(stage.settings, SamplingSettings) else ""
         steps, evaluations = stage_steps(recipe, label), stage_evaluations(recipe, label)
         size = f"{steps} steps of {stage.prompts_per_step} rows{group}"
         lines.append(f"stage    {label}: {stage.objective} {begins}, {size}, {evaluations:,} network evaluations")

@@ -2,18 +2,19 @@
 
 import importlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rlrefine.training import settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One registered objective: its settings, where its class lives, and what it uses."""
+    """One registered objective: its settings, where its class lives, what it uses, and what a micro-batch may split."""
 
     settings: type
     place: str  # "module:class"
     uses: frozenset[str] = field(default_factory=frozenset)
+    unit: Literal["sample", "group"] = "sample"  # what its loss is a sum over; a micro-batch holds whole ones
 
     def build(self, chosen: Any) -> Any:
         module, _, name = self.place.partition(":")
@@ -28,5 +29,11 @@ OBJECTIVES: dict[str, Entry] = {
         settings=settings.GrpoSettings,
         place="rlrefine.training.objectives.grpo:Grpo",
         uses=frozenset({"rollout", "rewards", "reference"}),
+    ),
+    "online_dpo": Entry(
+        settings=settings.OnlineDpoSettings,
+        place="rlrefine.training.objectives.online_dpo:OnlineDpo",
+        uses=frozenset({"rollout", "rewards", "reference"}),
+        unit="group",
     ),
 }

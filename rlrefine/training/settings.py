@@ -1,7 +1,7 @@
 """What a recipe may say about each objective. No torch here: a recipe is checked before torch is imported."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,25 @@ class RolloutSettings:
             raise ValueError(f"steps: expected at least 1, found {self.steps}")
         if self.noise < 0:
             raise ValueError(f"noise: expected 0 or more, found {self.noise}")
+
+
+@runtime_checkable
+class SamplingSettings(Protocol):
+    """What the settings of every objective that learns from its own samples have: enough to check and to count it."""
+
+    @property
+    def group_size(self) -> int: ...
+
+    @property
+    def updates_per_rollout(self) -> int: ...
+
+    @property
+    def rollout(self) -> RolloutSettings: ...
+
+    @property
+    def replays_reference(self) -> bool:
+        """Whether each update also scores the rollout with the reference's weights."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +141,47 @@ class GrpoSettings:
             raise ValueError(f"advantage_clip: expected a positive number, found {self.advantage_clip}")
         if self.ratio_tolerance < 0:
             raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
+
+    @property
+    def replays_reference(self) -> bool:
+        return self.kl.coef > 0 and self.kl.target == "reference"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineDpoSettings:
+    """Online direct preference optimisation on ranked samples."""
+
+    group_size: int = 8
+    """Samples of one row, ranked by what they earn."""
+    updates_per_rollout: int = 2
+    """Optimiser steps for which one rollout is used."""
+    aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
+    """Compare siblings by each reward and then sum, or the other way round; the result ranks them."""
+    compare: Literal["ranking", "best_worst"] = "ranking"
+    """Compare each sample with all that rank below it, or only the best of a row with the worst."""
+    beta: float = 0.1
+    """How strongly the policy is held to the one the stage began with. Its scale belongs to ``log_prob``."""
+    reference_clip: float | None = 0.1
+    """How far the ratio to the reference may move from 1 before a sample stops to count; null leaves it free."""
+    log_prob: Literal["mean", "sum"] = "mean"
+    """Reduce log-densities over the latent's dimensions by mean or by sum."""
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    """How samples are made."""
+    ratio_tolerance: float = 0.0
+    """How far a replay may be from its rollout before the first update; in float32 it repeats it exactly."""
+
+    def __post_init__(self) -> None:
+        if self.group_size < 2:
+            raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
+        if self.updates_per_rollout < 1:
+            raise ValueError(f"updates_per_rollout: expected at least 1, found {self.updates_per_rollout}")
+        if self.beta <= 0:
+            raise ValueError(f"beta: expected a positive number, found {self.beta}")
+        if self.reference_clip is not None and not 0 < self.reference_clip < 1:
+            raise ValueError(f"reference_clip: expected between 0 and 1, or null, found {self.reference_clip}")
+        if self.ratio_tolerance < 0:
+            raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
+
+    @property
+    def replays_reference(self) -> bool:
+        return True

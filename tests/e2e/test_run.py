@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -132,6 +133,45 @@ def test_a_stage_can_begin_from_another_run(uninterrupted, tmp_path):
     folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "second", LineReporter(), only_stage="grpo")
     ours = (folder.root / "stages/grpo/weights/grpo.safetensors").read_bytes()
     assert ours == (uninterrupted / "stages/grpo/weights/grpo.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def preferring(uninterrupted, tmp_path_factory):
+    """The stage of the policy gradient with one word changed (and without the divergence, which only GRPO has)."""
+    place = tmp_path_factory.mktemp("preferring")
+    (place / "over.yaml").write_text(
+        f"base: {uninterrupted}/resolved.yaml\n"
+        "stages:\n  grpo: {objective: online_dpo, ~kl: , ~clip_range: , ~advantage_clip: }\n"
+    )
+    changes = [f"run.out={place}", "run.name=dpo", f"stages.grpo.init={uninterrupted}/sft", "~stages.sft_more"]
+    recipe = load_recipe(place / "over.yaml", changes)
+    return recipe, start(recipe, "dpo", LineReporter(), only_stage="grpo").root
+
+
+def test_preferences_train_where_a_policy_gradient_did(uninterrupted, preferring):
+    from rlrefine.recipe.arithmetic import stage_evaluations
+
+    recipe, root = preferring
+    found = records(root)
+    assert [record["step"] for record in found] == list(range(5))
+    assert all(math.isfinite(value) for record in found for value in record.values() if isinstance(value, float))
+    for name in (
+        "loss", "preference/accuracy", "preference/margin", "reference_ratio/mean", "reference_ratio/clipped",
+        "tied_pairs", "undecided_groups", "zero_variance_groups", "reward/total", "reward_spread/patch",
+        "gradient_norm", "learning_rate", "validation/psnr_in_mask",
+    ):  # fmt: skip
+        assert name in found[-1], name
+    assert found[-1]["evaluations"] == stage_evaluations(recipe, "grpo")
+    gradient = [record for record in records(uninterrupted) if record["stage"] == "grpo"]
+    assert found[1]["reward/total"] == gradient[1]["reward/total"]  # the first rollout is the same one
+    assert found[-1]["validation/reward_total"] != gradient[-1]["validation/reward_total"]
+
+
+def test_preferences_train_the_same_way_twice(preferring, tmp_path):
+    recipe, root = preferring
+    again = start(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, out=str(tmp_path))), "dpo",
+                  LineReporter(), only_stage="grpo")  # fmt: skip
+    assert records(again.root) == records(root)
 
 
 def test_full_training_without_adapters(recipe_file, tmp_path):

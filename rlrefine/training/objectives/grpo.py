@@ -1,6 +1,6 @@
 """Group-relative policy optimisation: samples of one row compete, and what did better becomes more likely.
 
-Shapes: P rows · G samples of a row · B samples of a chunk · K stochastic steps · R rewards.
+Shapes: P rows · G samples of a row · B samples of a chunk · K stochastic steps.
 
 Differs from the papers: OmniRefiner draws its divergence to the old policy and Flow-GRPO to a frozen reference; both
 are settings here. Flow-GRPO's "reference" is the base model; ours is the policy that the stage began with, so that
@@ -14,17 +14,14 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.rollout import Scored, replay
-from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan, Trajectory
 from rewards import RewardOutput
-from rlrefine.algorithms.advantages import AGGREGATIONS
-from rlrefine.algorithms.diagnostics import approximate_kl, reward_spread, zero_variance_groups
+from rlrefine.algorithms.diagnostics import approximate_kl
 from rlrefine.algorithms.kl import kl_v, kl_x
 from rlrefine.algorithms.policy_gradient import LossOutput, clip_fractions, clipped_policy_loss
-from rlrefine.errors import NumericsError
 from rlrefine.training.experience import Experience
+from rlrefine.training.objectives.sampling import advantages_of, check_replay, plan_of, reward_metrics
 from rlrefine.training.settings import GrpoSettings
-from rlrefine.training.stochastic import stochastic_steps
 
 
 class Grpo:
@@ -39,29 +36,13 @@ class Grpo:
         self.updates = settings.updates_per_rollout
 
     def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-        chosen = self.settings.rollout
-        return RolloutPlan(
-            sigmas=sigma_schedule(chosen.steps, noise_shift),
-            stochastic=stochastic_steps(chosen.stochastic, chosen.steps, seed, step),
-            dynamics=chosen.dynamics,
-            noise=chosen.noise,
-            guidance=chosen.guidance,
-            log_prob=self.settings.log_prob,
-        )
+        return plan_of(self.settings.rollout, self.settings.log_prob, noise_shift, seed, step)
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
-        reward_RPG = torch.stack([value.reshape(-1, self.group_size) for value in rewards.scaled.values()])
-        weight_R = torch.tensor(list(rewards.weights.values())).to(reward_RPG)
-        advantage_PG = AGGREGATIONS[self.settings.aggregation](reward_RPG, weight_R)
+        advantage_PG = advantages_of(rewards, self.settings.aggregation, self.group_size)
+        largest = advantage_PG.abs().max().item()
         limit = self.settings.advantage_clip
-        metrics = {f"reward/{label}": value.mean().item() for label, value in rewards.breakdown.items()}
-        metrics |= {
-            f"reward_spread/{label}": reward_spread(v.reshape(-1, self.group_size)).item()
-            for label, v in rewards.breakdown.items()
-        }
-        metrics["reward/total"] = rewards.total.mean().item()
-        metrics["advantage/largest"] = advantage_PG.abs().max().item()
-        metrics["zero_variance_groups"] = zero_variance_groups(rewards.total.reshape(-1, self.group_size)).item()
+        metrics = {**reward_metrics(rewards, self.group_size), "advantage/largest": largest}
         return advantage_PG.clamp(-limit, limit), metrics
 
     def losses(self, policy: Policy, experience: Experience, update: int) -> Iterator[LossOutput]:
@@ -114,29 +95,3 @@ class Grpo:
             "clip_fraction/high": share * above_B.sum().item(),
         }
         return LossOutput(loss, metrics)
-
-
-@torch.no_grad()
-def check_replay(trajectory: Trajectory, index: int, scored: Scored, log_prob_B: Tensor, tolerance: float) -> None:
-    """Before the first update a replay must repeat the rollout: the ratio is 1 to the last bit.
-
-    Raises:
-        NumericsError: it is not; with the first of noise level, velocity and density that differs.
-    """
-    worst = ((log_prob_B - trajectory.log_prob[:, index]).exp() - 1).abs().max().item()
-    if worst <= tolerance:
-        return
-    sigma = trajectory.sigmas[index].item()
-    velocity_gap = (scored.velocity - trajectory.velocity[:, index]).abs().max().item()
-    if abs(scored.sigma - sigma) > 1e-7:
-        cause = f"the noise level: replay used sigma {scored.sigma:.6g}, the rollout {sigma:.6g}"
-    elif velocity_gap > 0:
-        cause = (
-            f"the network: its velocity differs by up to {velocity_gap:.3g}; are weights and micro-batches the same?"
-        )
-    else:
-        cause = "the transition: the velocities are equal, so mean, spread or log-density are computed in another way"
-    raise NumericsError(
-        f"replay does not repeat the rollout: max |ratio − 1| is {worst:.3g}, at most {tolerance:g} is allowed. "
-        f"The cause is {cause}"
-    )

@@ -1,0 +1,92 @@
+"""Online direct preference optimisation: samples of one row are ranked, and each should become likelier, as measured
+from the policy that the stage began with, than those below it.
+
+Shapes: P rows · G samples of a row · B samples of a chunk, samples of one row beside each other · K stochastic steps.
+
+Differs from the papers: SPIE ranks by a sum of z-scores over the whole batch; here rewards are compared inside each
+group, as ``aggregation`` says. Equal samples are not compared. SPIE trains on every step of its rollout, and here on
+those that draw noise. The reference is the policy that the stage began with, earlier stages included.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from policies.base import Policy
+from policies.rollout import replay
+from policies.trajectory import RolloutPlan
+from rewards import RewardOutput
+from rlrefine.algorithms.policy_gradient import LossOutput
+from rlrefine.algorithms.preference import (
+    accuracies,
+    implicit_reward,
+    margins,
+    preferences,
+    ranking_loss,
+    tied_pairs,
+    undecided_groups,
+)
+from rlrefine.training.experience import Experience
+from rlrefine.training.objectives.sampling import advantages_of, check_replay, plan_of, reward_metrics
+from rlrefine.training.settings import OnlineDpoSettings
+
+
+class OnlineDpo:
+    """A ranking loss on fresh samples, transition by transition.
+
+    Reference: SPIE, arXiv 2504.12833; with two samples of a row, D3PO, arXiv 2311.13231.
+    """
+
+    def __init__(self, settings: OnlineDpoSettings) -> None:
+        self.settings = settings
+        self.group_size = settings.group_size
+        self.updates = settings.updates_per_rollout
+
+    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
+        return plan_of(self.settings.rollout, self.settings.log_prob, noise_shift, seed, step)
+
+    def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
+        """Scores that rank the samples of a row; only their order counts."""
+        score_PG = advantages_of(rewards, self.settings.aggregation, self.group_size)
+        metrics = {
+            **reward_metrics(rewards, self.group_size),
+            "tied_pairs": tied_pairs(score_PG).item(),
+            "undecided_groups": undecided_groups(preferences(score_PG, self.settings.compare)).item(),
+        }
+        return score_PG, metrics
+
+    def losses_per_update(self, experience: Experience) -> int:
+        return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)
+
+    def losses(self, policy: Policy, experience: Experience, update: int) -> Iterator[LossOutput]:
+        groups = experience.samples_in_step // self.group_size
+        for chunk, trajectory in zip(experience.chunks, experience.trajectories, strict=True):
+            assert chunk.group_size == self.group_size, "validated: a micro-batch holds whole groups"
+            assert experience.credit is not None
+            conditioning = experience.conditioning[chunk.rows]
+            preferred_PGG = preferences(experience.credit[chunk.rows], self.settings.compare)
+            for index in range(len(trajectory.plan.stochastic)):
+                scored, log_prob_B = replay(policy, conditioning, trajectory, index)
+                if update == 0:
+                    check_replay(trajectory, index, scored, log_prob_B, self.settings.ratio_tolerance)
+                with torch.no_grad(), policy.weights("reference"):
+                    _, ref_log_prob_B = replay(policy, conditioning, trajectory, index)
+                share = 1 / (groups * len(trajectory.plan.stochastic))
+                yield self._loss(log_prob_B, ref_log_prob_B, preferred_PGG, share)
+
+    def _loss(self, log_prob_B: Tensor, ref_log_prob_B: Tensor, preferred_PGG: Tensor, share: float) -> LossOutput:
+        clip = self.settings.reference_clip
+        log_prob_PG, ref_log_prob_PG = (each.reshape(-1, self.group_size) for each in (log_prob_B, ref_log_prob_B))
+        implicit_PG = implicit_reward(log_prob_PG, ref_log_prob_PG, self.settings.beta, clip)
+        loss = share * ranking_loss(implicit_PG, preferred_PGG).sum()
+        now_PG, ratio_PG = implicit_PG.detach(), (log_prob_PG.detach() - ref_log_prob_PG).exp()
+        clipped_PG = (ratio_PG - 1).abs() > (clip if clip is not None else float("inf"))
+        metrics = {
+            "loss": loss.item(),
+            "preference/accuracy": share * accuracies(now_PG, preferred_PGG).sum().item(),
+            "preference/margin": share * margins(now_PG, preferred_PGG).sum().item(),
+            "reference_ratio/mean": share * ratio_PG.mean(dim=1).sum().item(),
+            "reference_ratio/clipped": share * clipped_PG.float().mean(dim=1).sum().item(),
+        }
+        return LossOutput(loss, metrics)
