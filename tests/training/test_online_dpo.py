@@ -64,6 +64,18 @@ def test_the_gradient_is_the_same_however_rows_are_cut(kontext_policy, experienc
     assert (cut - whole).norm() < 1e-4 * whole.norm()
 
 
+def test_rows_of_other_processes_count_in_the_denominator(kontext_policy, experience_of):
+    kontext_policy.stage.begin("dpo", 0, LORA)
+    disturb(kontext_policy)
+    alone, _ = experience_of(online_dpo())
+    of_two = dataclasses.replace(alone, samples_in_step=2 * alone.samples_in_step)
+    for mine, shared in zip(
+        online_dpo().losses(kontext_policy, alone, 0), online_dpo().losses(kontext_policy, of_two, 0), strict=True
+    ):
+        assert shared.loss.item() == pytest.approx(mine.loss.item() / 2)
+        assert shared.metrics["preference/accuracy"] == pytest.approx(mine.metrics["preference/accuracy"] / 2)
+
+
 def test_a_group_is_never_split(kontext_policy, experience_of):
     kontext_policy.stage.begin("dpo", 0, LORA)
     with pytest.raises(AssertionError, match="whole groups"):
