@@ -37,6 +37,8 @@ def delete_marked(overlay: Any, below: Any, path: Path = ()) -> Iterator[Finding
             yield here, repr(value), "nothing, since ~ deletes the key", "write nothing after the colon"
         elif key[1:] not in present:
             yield here, "a key to delete", "one that the base has", closest(key[1:], present)
+        elif key[1:] in overlay:
+            present[key[1:]] = None  # what takes its place stands where it stood: the order of stages counts
         else:
             del present[key[1:]]
 
