@@ -17,7 +17,16 @@ SECTIONS = {
     "Data": ["Data"],
     "Rewards": ["patch_perceptual", "patch_dreamsim", "masked_pixel"],
     "Transforms": ["affine", "clip", "logistic"],
-    "Stages": ["sft", "grpo", "Optimizer", "Ema", "RolloutSettings", "StochasticSettings", "KlSettings"],
+    "Stages": [
+        "sft",
+        "grpo",
+        "online_dpo",
+        "Optimizer",
+        "Ema",
+        "RolloutSettings",
+        "StochasticSettings",
+        "KlSettings",
+    ],
     "The run": ["Engine", "Evaluation", "Run"],
 }
 

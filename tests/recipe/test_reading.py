@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from rlrefine.recipe.json_schema import json_schema
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.outline import outline
 from rlrefine.recipe.reading import built_in_recipes, read
+from rlrefine.training.settings import GrpoSettings, OnlineDpoSettings
 
 BASE = """\
 policy: {name: flux_kontext, checkpoint: tiny-kontext, prompt_tokens: 16}
@@ -58,6 +60,43 @@ def test_a_problem_of_the_base_names_the_base(base, tmp_path):
     over.write_text("base: base.yaml\n")
     with pytest.raises(RecipeError, match=r"base\.yaml:5: stages\.sft\.steps"):
         load_recipe(over)
+
+
+def test_an_overlay_deletes_keys_of_its_base(base, tmp_path):
+    over = tmp_path / "over.yaml"
+    over.write_text("base: base.yaml\nstages: {~sft: , grpo: {init: checkpoint, ~group_size: }}\n~run:\n")
+    recipe = load_recipe(over)
+    assert list(recipe.stages) == ["grpo"]
+    assert recipe.stages["grpo"].settings.group_size == 8  # its default again
+    assert recipe.stages["grpo"].prompts_per_step == 4
+    assert recipe.run.seed == 0
+
+
+def test_an_overlay_puts_something_new_in_the_place_of_what_it_deletes(base, tmp_path):
+    over = tmp_path / "over.yaml"
+    fresh = "{objective: sft, steps: 3, optimizer: {lr: 1e-2}}"
+    over.write_text(f"base: base.yaml\nstages: {{~sft: , sft: {fresh}}}\n")
+    recipe = load_recipe(over)
+    sft = recipe.stages["sft"]
+    assert list(recipe.stages) == ["sft", "grpo"]  # where the old one stood
+    assert (sft.steps, sft.prompts_per_step) == (3, 8)  # nothing of the old stage is left
+
+
+def test_what_a_base_lacks_cannot_be_deleted_from_it(base, tmp_path):
+    over = tmp_path / "over.yaml"
+    over.write_text("base: base.yaml\nstages:\n  ~grop:\n  ~sft: 3\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(over)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{over}:3: stages.~grop: found a key to delete, expected one that the base has; did you mean 'grpo'?",
+        f"{over}:4: stages.~sft: found 3, expected nothing, since ~ deletes the key; write nothing after the colon",
+    ]
+
+
+def test_without_a_base_there_is_nothing_to_delete(base):
+    base.write_text(BASE.replace("  grpo:", "  ~grpo:\n  grpo:"))
+    with pytest.raises(RecipeError, match=r"stages\.~grpo: found a key to delete, expected one that the base has"):
+        load_recipe(base)
 
 
 def test_circles_are_refused(tmp_path):
@@ -122,7 +161,7 @@ def test_the_shipped_schema_is_that_of_the_dataclasses():
 
 
 def test_there_are_as_many_recipes_as_the_documentation_says():
-    assert sorted(built_in_recipes()) == ["omnirefiner_tiny"]
+    assert sorted(built_in_recipes()) == ["omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny"]
 
 
 def test_the_schema_accepts_what_the_loader_accepts_and_refuses_what_it_refuses(base):
@@ -163,6 +202,31 @@ def test_a_reference_costs_a_second_pass(base):
     grpo = load_recipe(base, ["stages.grpo.kl.coef=0.1"]).stages["grpo"]
     plain = load_recipe(base).stages["grpo"]
     assert step_cost(grpo, 0, 0).update == 2 * step_cost(plain, 0, 0).update
+
+
+def test_preferences_replay_the_reference_in_every_update(base):
+    # update: 2 updates · 2 passes · 4 rows · (1 shared + 4 samples of the second step)
+    recipe = load_recipe(base, ["stages.grpo.objective=online_dpo"])
+    assert step_cost(recipe.stages["grpo"], 0, 0).update == 2 * 2 * 4 * (1 + 4)
+    assert step_cost(recipe.stages["grpo"], 0, 0).rollout == step_cost(load_recipe(base).stages["grpo"], 0, 0).rollout
+
+
+@pytest.mark.parametrize("name", ["omnirefiner_tiny"])
+def test_the_algorithm_of_a_shipped_recipe_is_one_line(name):
+    """What both algorithms have keeps its value; the rest has defaults."""
+    grpo = load_recipe(name).stages["grpo"]
+    dpo = load_recipe(name, ["stages.grpo.objective=online_dpo"]).stages["grpo"]
+    assert dpo.objective == "online_dpo"
+    assert (dpo.steps, dpo.optimizer, dpo.ema) == (grpo.steps, grpo.optimizer, grpo.ema)
+    shared = {field.name for field in fields(grpo.settings)} & {field.name for field in fields(dpo.settings)}
+    assert shared >= {"group_size", "updates_per_rollout", "aggregation", "log_prob", "rollout", "ratio_tolerance"}
+    assert all(getattr(dpo.settings, key) == getattr(grpo.settings, key) for key in shared)
+
+
+def test_both_algorithms_have_the_same_defaults_for_the_keys_they_share():
+    grpo, dpo = GrpoSettings(), OnlineDpoSettings()
+    for key in {field.name for field in fields(grpo)} & {field.name for field in fields(dpo)}:
+        assert getattr(grpo, key) == getattr(dpo, key), key
 
 
 def test_split_groups_repeat_what_they_would_share(base):

@@ -89,6 +89,23 @@ WRONG = {
     "text for a section": ("{name: flux_kontext, checkpoint: tiny-kontext, prompt_tokens: 16}", "flux_kontext", "r.yaml:1: policy: found 'flux_kontext', expected a mapping"),
 }  # fmt: skip
 
+GRPO = "objective: grpo, init: sft, steps: 4, prompts_per_step: 4, group_size: 4"
+DPO = GRPO.replace("objective: grpo", "objective: online_dpo")
+WRONG |= {
+    f"preferences: {case}": (GRPO, f"{DPO}, {key}", f"r.yaml:8: stages.grpo.{message}")
+    for case, key, message in [
+        ("a group that is split", "micro_batch: 2", "micro_batch: found 2 with groups of 4, expected whole groups, whose samples are compared with each other; try 4"),
+        ("groups that are split", "micro_batch: 6", "micro_batch: found 6, and 4 prompts × 4 samples = 16 leaves a remainder of 4, expected a divisor; try one of 4, 8, 16"),
+        ("no noise", "rollout: {dynamics: ode}", "rollout.dynamics: found 'ode', expected a stochastic step for online_dpo, which learns from the noise it draws; use flow_sde"),
+        ("noise of no size", "rollout: {noise: 0.0}", "rollout.noise: found 0, expected a positive number for online_dpo, which learns from the noise it draws; 0.7 is usual"),
+        ("a window too long", "rollout: {steps: 4, stochastic: {size: 5}}", "rollout.stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
+        ("a key of the other algorithm", "clip_range: 0.1", "clip_range: found an unknown key, expected a known one; known: aggregation, beta, compare, continues, ema, group_size, init, log_prob, micro_batch, objective, optimizer, prompts_per_step, ratio_tolerance, reference_clip, rollout, same_evaluations_as, steps, updates_per_rollout"),
+        ("no pull to the reference", "beta: 0.0", "beta: found 0.0, expected a positive number"),
+        ("a clip beyond all of it", "reference_clip: 1.0", "reference_clip: found 1.0, expected between 0 and 1, or null"),
+        ("an unknown comparison", "compare: best", "compare: found 'best', expected one of ranking, best_worst; known: best_worst, ranking"),
+    ]
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("case", WRONG)
 def test_each_mistake_gets_its_message(case, tmp_path):

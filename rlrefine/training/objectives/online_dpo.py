@@ -67,11 +67,11 @@ class OnlineDpo:
             conditioning = experience.conditioning[chunk.rows]
             preferred_PGG = preferences(experience.credit[chunk.rows], self.settings.compare)
             for index in range(len(trajectory.plan.stochastic)):
+                with torch.no_grad(), policy.weights("reference"):
+                    _, ref_log_prob_B = replay(policy, conditioning, trajectory, index)
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
                 if update == 0:
                     check_replay(trajectory, index, scored, log_prob_B, self.settings.ratio_tolerance)
-                with torch.no_grad(), policy.weights("reference"):
-                    _, ref_log_prob_B = replay(policy, conditioning, trajectory, index)
                 share = 1 / (groups * len(trajectory.plan.stochastic))
                 yield self._loss(log_prob_B, ref_log_prob_B, preferred_PGG, share)
 
