@@ -37,10 +37,13 @@ def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
     own = sampling.group_size * (sampling.rollout.steps - shared)
     replayed = sampling.group_size * (len(stochastic) - 1)
     passes = 2 if sampling.replays_reference else 1
-    splits = max(1, sampling.group_size // (stage.micro_batch or sampling.group_size))
+
+    def parts(samples: int | None) -> int:
+        return max(1, sampling.group_size // (samples or sampling.group_size))
+
     return StepCost(
-        rollout=rows * (splits * shared + own),
-        update=rows * (splits + replayed) * sampling.updates_per_rollout * passes,
+        rollout=rows * (parts(stage.rollout_batch or stage.micro_batch) * shared + own),
+        update=rows * (parts(stage.micro_batch) + replayed) * sampling.updates_per_rollout * passes,
     )
 
 

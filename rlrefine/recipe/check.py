@@ -123,30 +123,32 @@ def lengths(recipe: Recipe) -> Iterator[Finding]:
 def geometry(recipe: Recipe) -> Iterator[Finding]:
     """Batches divide without remainder, so that every sample counts the same."""
     for label, stage in recipe.stages.items():
-        if stage.micro_batch is None:
-            continue
         group = stage.settings.group_size if isinstance(stage.settings, SamplingSettings) else 1
         whole = OBJECTIVES[stage.objective].unit == "group"
-        samples, micro, path = stage.prompts_per_step * group, stage.micro_batch, ("stages", label, "micro_batch")
-        if samples % micro:
-            sizes = [size for size in range(1, samples + 1) if samples % size == 0 and _fits(size, group, whole)]
-            sum_ = f"{stage.prompts_per_step} prompts × {group} samples = {samples}" if group > 1 else f"{samples} rows"
-            yield (
-                path,
-                f"{micro}, and {sum_} leaves a remainder of {samples % micro}",
-                "a divisor",
-                f"try one of {', '.join(map(str, sizes))}",
-            )
-        elif not _fits(micro, group, whole):
-            below = max(1, micro // group) * group
-            yield (
-                path,
-                f"{micro} with groups of {group}",
-                "whole groups, whose samples are compared with each other"
-                if whole
-                else "whole groups, or a divisor of one group",
-                f"try {' or '.join(str(size) for size in sorted({group, below}))}",
-            )
+        for name in ("micro_batch", "rollout_batch", "reward_batch"):
+            size = getattr(stage, name)
+            if size is not None:
+                compared = whole and name == "micro_batch"
+                yield from _division(("stages", label, name), size, stage.prompts_per_step, group, compared)
+
+
+def _division(path: Path, micro: int, prompts: int, group: int, whole: bool) -> Iterator[Finding]:
+    samples = prompts * group
+    if samples % micro:
+        sizes = [size for size in range(1, samples + 1) if samples % size == 0 and _fits(size, group, whole)]
+        sum_ = f"{prompts} prompts × {group} samples = {samples}" if group > 1 else f"{samples} rows"
+        found = f"{micro}, and {sum_} leaves a remainder of {samples % micro}"
+        yield path, found, "a divisor", f"try one of {', '.join(map(str, sizes))}"
+    elif not _fits(micro, group, whole):
+        below = max(1, micro // group) * group
+        yield (
+            path,
+            f"{micro} with groups of {group}",
+            "whole groups, whose samples are compared with each other"
+            if whole
+            else "whole groups, or a divisor of one group",
+            f"try {' or '.join(str(size) for size in sorted({group, below}))}",
+        )
 
 
 def _fits(micro_batch: int, group: int, whole: bool) -> bool:

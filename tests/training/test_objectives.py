@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from policies.settings import LoraSettings
+from policies.trajectory import PER_SAMPLE
 from rewards import RewardOutput
 from rlrefine.errors import NumericsError
+from rlrefine.training.experience import regrouped
 from rlrefine.training.objectives.grpo import Grpo
 from rlrefine.training.objectives.sft import Sft
 from rlrefine.training.settings import GrpoSettings, KlSettings, RolloutSettings, SftSettings, StochasticSettings
@@ -208,3 +210,55 @@ def test_a_detail_in_the_mask_counts_more(kontext_policy, experience_of, monkeyp
     monkeypatch.setattr(kontext_policy, "velocity", lambda *given: noise - clean + error)
     (output,) = objective.losses(kontext_policy, experience, 0)
     assert output.loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("rollout_batch", "micro_batch"), [(12, 3), (6, 1), (3, 6), (1, 12)])
+def test_a_rollout_may_be_made_in_other_micro_batches(kontext_policy, experience_of, rollout_batch, micro_batch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    objective = grpo(kl=KlSettings(coef=0.1))
+    (made, _), (expected, _) = experience_of(objective, rollout_batch), experience_of(objective, micro_batch)
+    experience = dataclasses.replace(
+        made,
+        chunks=expected.chunks,
+        trajectories=regrouped(made.trajectories, expected.chunks, objective.group_size),
+        same_chunks=False,
+    )
+    for ours, theirs in zip(experience.trajectories, expected.trajectories, strict=True):
+        assert ours.group_size == theirs.group_size
+        for name in PER_SAMPLE:
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=0, atol=2e-5)
+    ours = gradient(kontext_policy, objective.losses(kontext_policy, experience, 0))
+    theirs = gradient(kontext_policy, objective.losses(kontext_policy, expected, 0))
+    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+
+
+@pytest.mark.parametrize("same_chunks", [True, False])
+def test_old_log_densities_are_replaced_only_where_the_cut_explains_a_difference(
+    kontext_policy, experience_of, same_chunks
+):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    objective = grpo()
+    experience = dataclasses.replace(experience_of(objective)[0], same_chunks=same_chunks)
+    (trajectory,) = experience.trajectories
+    trajectory.log_prob.add_(1e-4)  # as much as the whole clip range
+    losses = objective.losses(kontext_policy, experience, 0)
+    if same_chunks:
+        with pytest.raises(NumericsError, match=r"replay does not repeat the rollout"):
+            next(losses)
+        return
+    assert next(losses).metrics["ratio/mean"] * 2 == pytest.approx(1.0, abs=1e-7)  # the first of two transitions
+    trajectory.log_prob.add_(1e-4)
+    wrong = dataclasses.replace(trajectory, sigmas=trajectory.sigmas + 0.01)
+    with pytest.raises(NumericsError, match="The cause is the noise level"):
+        next(objective.losses(kontext_policy, dataclasses.replace(experience, trajectories=(wrong,)), 0))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1, 3, 6])
+def test_the_number_of_losses_is_foretold(kontext_policy, experience_of, micro_batch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo(), micro_batch)
+    assert grpo().losses_per_update(experience) == len(list(grpo().losses(kontext_policy, experience, 0)))
+    rows = experience_of(Sft(SftSettings()), micro_batch if micro_batch != 3 else 2)
+    objective = Sft(SftSettings())
+    assert objective.losses_per_update(rows) == len(list(objective.losses(kontext_policy, rows, 0)))

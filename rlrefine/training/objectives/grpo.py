@@ -20,7 +20,7 @@ from rlrefine.algorithms.diagnostics import approximate_kl
 from rlrefine.algorithms.kl import kl_v, kl_x
 from rlrefine.algorithms.policy_gradient import LossOutput, clip_fractions, clipped_policy_loss
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import advantages_of, check_replay, plan_of, reward_metrics
+from rlrefine.training.objectives.sampling import advantages_of, plan_of, reward_metrics, settle_replay
 from rlrefine.training.settings import GrpoSettings
 
 
@@ -53,10 +53,16 @@ class Grpo:
             for index in range(len(trajectory.plan.stochastic)):
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
                 if update == 0:
-                    check_replay(trajectory, index, scored, log_prob_B, self.settings.ratio_tolerance)
+                    settle_replay(experience, trajectory, index, scored, log_prob_B, self._tolerance(experience))
                 divergence_B = self._divergence(policy, conditioning, trajectory, index, scored)
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
                 yield self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
+
+    def _tolerance(self, experience: Experience) -> float:
+        """How far the first ratio may be from 1; between unequal micro-batches a hundredth of what clipping allows."""
+        clip = self.settings.clip_range
+        unequal = 0.0 if experience.same_chunks or clip is None else clip / 100
+        return max(self.settings.ratio_tolerance, unequal)
 
     def losses_per_update(self, experience: Experience) -> int:
         return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)

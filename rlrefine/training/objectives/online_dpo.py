@@ -28,7 +28,7 @@ from rlrefine.algorithms.preference import (
     undecided_groups,
 )
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import advantages_of, check_replay, plan_of, reward_metrics
+from rlrefine.training.objectives.sampling import advantages_of, plan_of, reward_metrics, settle_replay
 from rlrefine.training.settings import OnlineDpoSettings
 
 
@@ -71,7 +71,8 @@ class OnlineDpo:
                     _, ref_log_prob_B = replay(policy, conditioning, trajectory, index)
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
                 if update == 0:
-                    check_replay(trajectory, index, scored, log_prob_B, self.settings.ratio_tolerance)
+                    tolerance = self.settings.ratio_tolerance
+                    settle_replay(experience, trajectory, index, scored, log_prob_B, tolerance)
                 share = 1 / (groups * len(trajectory.plan.stochastic))
                 yield self._loss(log_prob_B, ref_log_prob_B, preferred_PGG, share)
 

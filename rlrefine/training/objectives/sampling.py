@@ -17,6 +17,7 @@ from rewards import RewardOutput
 from rlrefine.algorithms.advantages import AGGREGATIONS, Aggregation
 from rlrefine.algorithms.diagnostics import reward_spread, zero_variance_groups
 from rlrefine.errors import NumericsError
+from rlrefine.training.experience import Experience
 from rlrefine.training.settings import RolloutSettings
 from rlrefine.training.stochastic import stochastic_steps
 
@@ -76,3 +77,26 @@ def check_replay(trajectory: Trajectory, index: int, scored: Scored, log_prob_B:
         f"replay does not repeat the rollout: max |ratio − 1| is {worst:.3g}, at most {tolerance:g} is allowed. "
         f"The cause is {cause}"
     )
+
+
+@torch.no_grad()
+def settle_replay(
+    experience: Experience, trajectory: Trajectory, index: int, scored: Scored, log_prob_B: Tensor, tolerance: float
+) -> bool:
+    """Before the first update, see that ratios begin at 1; gives whether old log-densities had to be replaced.
+
+    Rollout and replay in equal micro-batches are equal bit for bit, or something is wrong. In unequal ones the network
+    may round in another way; beyond ``tolerance`` the old log-densities are then those of this replay, the form in
+    which all later ones are computed.
+
+    Raises:
+        NumericsError: the replay is of another noise level, or differs although the micro-batches are equal.
+    """
+    same_level = abs(scored.sigma - trajectory.sigmas[index].item()) <= 1e-7
+    if experience.same_chunks or not same_level:
+        check_replay(trajectory, index, scored, log_prob_B, tolerance)
+        return False
+    if ((log_prob_B - trajectory.log_prob[:, index]).exp() - 1).abs().max().item() <= tolerance:
+        return False
+    trajectory.log_prob[:, index] = log_prob_B
+    return True
