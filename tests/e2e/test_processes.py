@@ -202,3 +202,25 @@ def test_the_launcher_starts_processes_and_speaks_for_them_once(recipe_file):
     message = "rlrefine: prompts_per_step: 3 rows cannot be shared equally by 2 processes; choose a multiple of 2"
     assert [line for line in done.stderr.splitlines() if "rlrefine:" in line] == [message]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def preferring(recipe_file):
+    """The run of one process that learns from preferences alone."""
+    changes = ["~stages.sft", "~stages.sft_more", "~stages.grpo.kl", "stages.grpo.objective=online_dpo",
+               "stages.grpo.init=checkpoint", "data.heldout=null", "data.validation=null"]  # fmt: skip
+    recipe = load_recipe(recipe_file, [f"run.out={recipe_file.parent}", "run.name=preferring", *changes])
+    assert in_processes(lambda rank: start(recipe, "preferring", LineReporter()), count=1) == [0]
+    return recipe_file.parent / "preferring", changes
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_preferences_are_one_optimisation_too(recipe_file, preferring, engine):
+    """Rows of all processes are ranked and counted together; the reference is replayed wherever parameters lie."""
+    alone, changes = preferring
+    codes, root = train(recipe_file, f"preferring-{engine}", [*ENGINES[engine], *changes])
+    assert codes == [0, 0]
+    place = "stages/grpo/weights/grpo.safetensors"
+    ours, theirs = load_file(root / place), load_file(alone / place)
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < TOLERANCE
