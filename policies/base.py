@@ -47,8 +47,17 @@ class Policy(Protocol):
         """Where latents and images live."""
         ...
 
-    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Tensor]]) -> Conditioning:
-        """Embed prompts, and for each row its ordered conditioning images ``[3, H, W]`` in [0, 1]."""
+    def encode(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Tensor]],
+        masks: Sequence[Sequence[Tensor | None]] | None = None,
+    ) -> Conditioning:
+        """Embed prompts, and for each row its ordered conditioning images ``[3, H, W]`` in [0, 1].
+
+        Args:
+            masks: for each of these images ``[1, H, W]`` where the detail is, or none; not every policy looks at them.
+        """
         ...
 
     def encode_target(self, images: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ On the sequence axis the transformer sees [noisy | first image | second image | 
 tells the images apart: 0 for the noisy tokens, then 1, 2, …; rows and columns start at 0 for every image, so that
 images lie over each other. Attention is full, and all tokens share the noise level of the noisy ones.
 
-Differs from the paper: nothing that is known; this is OmniRefiner's figure (arXiv 2511.19990, figure 3) and
-FLUX.1-Kontext's own layout for one image.
+Differs from the paper: by default nothing that is known; this is OmniRefiner's figure (arXiv 2511.19990, figure 3)
+and FLUX.1-Kontext's own layout for one image. ``attention: restricted`` and ``position_ids: mask`` are variants from
+the code of its authors; with several references the latter goes on counting, where theirs knows one.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,108 +21,87 @@ import torch
 from diffusers import FluxKontextPipeline
 from torch import Tensor, nn
 
+from policies.checkpoints import check_checkpoint, unavailable
 from policies.errors import PolicyError
+from policies.flux_attention import restricted_mask
+from policies.flux_conditioning import FluxConditioning
+from policies.flux_positions import image_positions, masked_positions
+from policies.memory import HOME, quantize_blocks, tiled, visiting
 from policies.registry import EMBEDDED
 from policies.schedule import resolution_shift
-from policies.settings import FluxKontextSettings
+from policies.settings import FluxKontextSettings, Precision
 from policies.weights import StageWeights, WeightSet
 
 ADAPTER_TARGETS = (
     r"(single_)?transformer_blocks\.\d+\."
     r"(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FluxConditioning:
-    """Embedded prompts and images of P rows, and the positions that all rows share.
-
-    Args:
-        prompt: ``[P, N, …]`` from T5.
-        pooled: ``[P, …]`` from CLIP.
-        images: ``[P, M, D]`` packed latents of the conditioning images.
-        image_ids: ``[M, 3]`` positions of these tokens.
-        size: height and width of the image to make, in pixels.
-    """
-
-    prompt: Tensor
-    pooled: Tensor
-    images: Tensor
-    image_ids: Tensor
-    size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.prompt)
-
-    def __getitem__(self, rows: slice) -> "FluxConditioning":
-        return FluxConditioning(
-            prompt=self.prompt[rows],
-            pooled=self.pooled[rows],
-            images=self.images[rows],
-            image_ids=self.image_ids,
-            size=self.size,
-        )
-
-    def repeat(self, times: int) -> "FluxConditioning":
-        prompt, pooled, images = (t.repeat_interleave(times, dim=0) for t in (self.prompt, self.pooled, self.images))
-        return FluxConditioning(prompt=prompt, pooled=pooled, images=images, image_ids=self.image_ids, size=self.size)
-
-    def join(self, others: Sequence["FluxConditioning"]) -> "FluxConditioning":
-        """These rows and then those of others.
-
-        Raises:
-            PolicyError: rows differ in number or size of images.
-        """
-        parts = [self, *others]
-        if any(part.size != self.size or not torch.equal(part.image_ids, self.image_ids) for part in parts):
-            raise PolicyError("the rows of one call must have images of the same number and sizes")
-        return FluxConditioning(
-            prompt=torch.cat([part.prompt for part in parts]),
-            pooled=torch.cat([part.pooled for part in parts]),
-            images=torch.cat([part.images for part in parts]),
-            image_ids=self.image_ids,
-            size=self.size,
-        )
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class FluxKontext:
     """FLUX.1-Kontext seen as a policy: encode, predict a velocity, decode.
 
     Args:
-        pipeline: the diffusers pipeline, all parts in evaluation mode.
+        pipeline: the diffusers pipeline, all parts in evaluation mode, the transformer on the device.
         settings: what the recipe says.
+        device: where latents and images live.
+        autocast: compute in bfloat16 with a transformer whose weights are float32.
     """
 
-    def __init__(self, pipeline: FluxKontextPipeline, settings: FluxKontextSettings) -> None:
-        self.pipeline, self.settings = pipeline, settings
+    def __init__(
+        self,
+        pipeline: FluxKontextPipeline,
+        settings: FluxKontextSettings,
+        device: torch.device | str = "cpu",
+        *,
+        autocast: bool = False,
+    ) -> None:
+        self.pipeline, self.settings, self.autocast = pipeline, settings, autocast
+        self._device = torch.device(device)
         self.trained: nn.Module = pipeline.transformer
         self.config = pipeline.transformer.config
+        self.dtype: torch.dtype = pipeline.transformer.dtype  # asked before adapters and engines wrap it
         self.stage = StageWeights(pipeline.transformer, ADAPTER_TARGETS)
+        if settings.gradient_checkpointing:
+            pipeline.transformer.enable_gradient_checkpointing()
 
     @classmethod
-    def load(cls, settings: FluxKontextSettings, device: torch.device | str = "cpu") -> "FluxKontext":
+    def load(
+        cls, settings: FluxKontextSettings, device: torch.device | str = "cpu", precision: Precision = "fp32"
+    ) -> "FluxKontext":
         """Load an embedded model, a local folder or a hub repository.
 
+        Args:
+            precision: numbers of frozen weights. Trained ones are float32: with ``bf16`` adapters lie over a bfloat16
+                network, and without adapters the whole network is float32 and computes in bfloat16.
+
         Raises:
-            PolicyError: it is none of them, or not a FLUX.1-Kontext.
+            PolicyError: it cannot be reached, or is not a FLUX.1-Kontext.
         """
-        place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint))
+        check_checkpoint(settings.checkpoint, settings.revision, FluxKontextPipeline.__name__, EMBEDDED)
+        frozen, half = DTYPES[precision], precision == "bf16"
+        dtypes = {"transformer": frozen if settings.lora else torch.float32, "default": frozen}
+        place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint).expanduser())
+        source = str(place) if place.is_dir() else settings.checkpoint
         try:
-            source = str(place) if place.is_dir() else settings.checkpoint
-            pipeline = FluxKontextPipeline.from_pretrained(source, revision=settings.revision, dtype=torch.float32)
+            pipeline = FluxKontextPipeline.from_pretrained(source, revision=settings.revision, dtype=dtypes)
         except (OSError, ValueError) as error:
-            known = ", ".join(EMBEDDED)
-            raise PolicyError(
-                f"policy.checkpoint: cannot load {settings.checkpoint!r} as FLUX.1-Kontext: expected a folder with "
-                f"model_index.json, a hub repository that can be reached, or one of {known} ({error})"
-            ) from error
-        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-            part.to(device).requires_grad_(False).eval()
-        return cls(pipeline, settings)
+            raise unavailable(settings.checkpoint, f"loading it failed: {error}", EMBEDDED) from error
+        device = torch.device(device)
+        if settings.quantize is not None:
+            quantize_blocks(pipeline.transformer, settings.quantize, device)
+        pipeline.transformer.to(device)
+        encoders = (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+        for part in encoders:
+            part.to(HOME if settings.offload_encoders else device)
+        for part in (pipeline.transformer, *encoders):
+            part.requires_grad_(False).eval()
+        return cls(pipeline, settings, device, autocast=half and settings.lora is None)
 
     @property
     def device(self) -> torch.device:
-        return next(self.pipeline.vae.parameters()).device
+        return self._device
 
     @property
     def token_side(self) -> int:
@@ -133,16 +112,23 @@ class FluxKontext:
         return self.stage.use(which)
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str], images: Sequence[Sequence[Tensor]]) -> FluxConditioning:
+    def encode(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Tensor]],
+        masks: Sequence[Sequence[Tensor | None]] | None = None,
+    ) -> FluxConditioning:
         """Embed prompts and conditioning images, once per row.
 
         Args:
             prompts: P texts, padded to ``prompt_tokens``: FLUX does not mask padding, so its length is fixed for a run.
             images: for each row the same number of images ``[3, H, W]`` in [0, 1]; the first has the size of the
                 result.
+            masks: for each image where the detail is; only ``position_ids: mask`` looks at them.
 
         Raises:
-            PolicyError: rows differ in number or size of images, or a side is not a multiple of the token's.
+            PolicyError: rows differ in number or size of images, a side is not a multiple of the token's, or a mask is
+                missing.
         """
         layouts = {tuple((image.shape[1], image.shape[2]) for image in row) for row in images}
         if len(layouts) != 1:
@@ -152,13 +138,17 @@ class FluxKontext:
         (layout,) = layouts
         self._check_prompts(prompts)
         encode_prompt: Any = self.pipeline.encode_prompt
-        prompt, pooled, _ = encode_prompt(
-            list(prompts), device=self.device, max_sequence_length=self.settings.prompt_tokens
-        )
+        with self._present(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
+            prompt, pooled, _ = encode_prompt(
+                list(prompts), device=self.device, max_sequence_length=self.settings.prompt_tokens
+            )
         packed = [self.encode_target(torch.stack(slot)) for slot in zip(*images, strict=True)]
-        ids = torch.cat([self._position_ids(size, axis) for axis, size in enumerate(layout, start=1)])
+        if self.settings.position_ids == "mask":
+            ids = masked_positions(masks or [[None] * len(layout)] * len(images), layout, self.token_side)
+        else:
+            ids = torch.cat([image_positions(self._grid(size), first) for first, size in enumerate(layout, start=1)])
         return FluxConditioning(
-            prompt=prompt, pooled=pooled, images=torch.cat(packed, dim=1), image_ids=ids, size=layout[0]
+            prompt=prompt, pooled=pooled, images=torch.cat(packed, dim=1), image_ids=ids.to(self.device), layout=layout
         )
 
     @torch.no_grad()
@@ -167,16 +157,19 @@ class FluxKontext:
         self._check_size(tuple(images.shape[2:]))
         images = 2 * images.to(self.device, self.pipeline.vae.dtype) - 1
         encode_image: Any = self.pipeline._encode_vae_image
-        latents = encode_image(images, generator=None)
+        with self._present(self.pipeline.vae):
+            latents = encode_image(images, generator=None)
         return self.pipeline._pack_latents(latents, *latents.shape).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
         """Packed latents ``[B, L, D]`` to images ``[B, 3, H, W]`` in [0, 1]."""
-        vae = self.pipeline.vae
-        unpacked = self.pipeline._unpack_latents(latents, *size, self.pipeline.vae_scale_factor)
-        unpacked = unpacked / vae.config.scaling_factor + vae.config.shift_factor
-        return (vae.decode(unpacked.to(vae.dtype), return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+        vae, scale = self.pipeline.vae, self.pipeline.vae_scale_factor
+        unpacked = self.pipeline._unpack_latents(latents, *size, scale)
+        unpacked = (unpacked / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
+        with self._present(vae), tiled(vae, scale) if self.settings.tiled_decode else nullcontext():
+            decoded = vae.decode(unpacked, return_dict=False)[0]
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: float) -> Tensor:
         """The predicted velocity ``[B, L, D]``, float32, at noise levels ``sigma`` ``[B]``.
@@ -185,20 +178,46 @@ class FluxKontext:
             guidance: fed to the network as an embedding, if it was distilled to have one; it costs no second
                 evaluation.
         """
-        dtype = self.pipeline.transformer.dtype
+        parts = [
+            self._velocity(latents[rows], sigma[rows], conditioning, rows, ids, guidance)
+            for rows, ids in conditioning.calls()
+        ]
+        return torch.cat(parts)
+
+    def _velocity(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        conditioning: FluxConditioning,
+        rows: slice,
+        image_ids: Tensor,
+        guidance: float,
+    ) -> Tensor:
+        """One call of the network, for rows of the conditioning that share positions."""
         count, tokens, _ = latents.shape
-        ids = torch.cat([self._position_ids(conditioning.size, 0), conditioning.image_ids])
-        prediction = self.trained(
-            hidden_states=torch.cat([latents.to(dtype), conditioning.images.to(dtype)], dim=1),
-            timestep=sigma.to(dtype),
-            guidance=torch.full((count,), guidance, device=latents.device) if self.config.guidance_embeds else None,
-            pooled_projections=conditioning.pooled,
-            encoder_hidden_states=conditioning.prompt,
-            txt_ids=torch.zeros(conditioning.prompt.shape[1], 3, device=latents.device),
-            img_ids=ids,
-            return_dict=False,
-        )[0]
+        prompt, pooled, images = (
+            part[rows].to(self.dtype) for part in (conditioning.prompt, conditioning.pooled, conditioning.images)
+        )
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            prediction = self.trained(
+                hidden_states=torch.cat([latents.to(self.dtype), images], dim=1),
+                timestep=sigma.to(self.dtype),
+                guidance=torch.full((count,), guidance, device=latents.device) if self.config.guidance_embeds else None,
+                pooled_projections=pooled,
+                encoder_hidden_states=prompt,
+                txt_ids=torch.zeros(prompt.shape[1], 3, device=latents.device),
+                img_ids=torch.cat([image_positions(self._grid(conditioning.size), 0).to(image_ids), image_ids]),
+                joint_attention_kwargs=self._attention(prompt.shape[1] + tokens, conditioning.layout),
+                return_dict=False,
+            )[0]
         return prediction[:, :tokens].float()
+
+    def _attention(self, prompt_and_noisy: int, layout: Sequence[tuple[int, int]]) -> dict[str, Tensor] | None:
+        """What the attention layers are told beyond their inputs; nothing where all tokens see each other."""
+        if self.settings.attention == "full":
+            return None
+        lengths = [rows * columns for rows, columns in map(self._grid, layout)]
+        return {"attention_mask": restricted_mask(prompt_and_noisy, lengths).to(self.device)}
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""
@@ -218,11 +237,13 @@ class FluxKontext:
             max_shift=scheduler.get("max_shift", 1.15),
         )
 
-    def _position_ids(self, size: tuple[int, int], axis: int) -> Tensor:
-        rows, columns = size[0] // self.token_side, size[1] // self.token_side
-        ids = self.pipeline._prepare_latent_image_ids(1, rows, columns, self.device, torch.float32)
-        ids[:, 0] = axis
-        return ids
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens of an image."""
+        return size[0] // self.token_side, size[1] // self.token_side
+
+    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
+        """Encoders on the device, for as long as they are used if they live elsewhere."""
+        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         tokenizer: Any = self.pipeline.tokenizer_2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from policies import settings
+from policies.checkpoints import check_checkpoint
 
 EMBEDDED: dict[str, Path] = {"tiny-kontext": Path(__file__).parent / "tiny" / "kontext"}
 """Small models that travel with the package, by the name that stands for them as ``checkpoint``."""
@@ -17,14 +18,28 @@ class Entry:
     """One registered policy: its settings, and the function that loads it."""
 
     settings: type
-    place: str  # "module:class"; the class has a ``load`` taking the settings
+    place: str  # "module:class"; the class has a ``load`` taking the settings, a device and the precision
+    pipeline: str  # the class of diffusers that its checkpoints hold
 
-    def load(self, chosen: Any, device: Any) -> Any:
+    def check_available(self, chosen: Any) -> None:
+        """Make sure in a moment, and without torch, that the checkpoint is there.
+
+        Raises:
+            PolicyError: it is not; with every way on.
+        """
+        check_checkpoint(chosen.checkpoint, chosen.revision, self.pipeline, EMBEDDED)
+
+    def load(self, chosen: Any, device: Any, precision: settings.Precision = "fp32") -> Any:
+        """Load the model; the numbers of its frozen weights are float32 or bfloat16."""
         module, _, name = self.place.partition(":")
         make: Callable[..., Any] = getattr(importlib.import_module(module), name).load
-        return make(chosen, device)
+        return make(chosen, device, precision)
 
 
 POLICIES: dict[str, Entry] = {
-    "flux_kontext": Entry(settings=settings.FluxKontextSettings, place="policies.flux_kontext:FluxKontext"),
+    "flux_kontext": Entry(
+        settings=settings.FluxKontextSettings,
+        place="policies.flux_kontext:FluxKontext",
+        pipeline="FluxKontextPipeline",
+    ),
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.registry import EMBEDDED, POLICIES
-from policies.settings import LoraSettings
+from policies.settings import LoraSettings, Precision
 from rlrefine.draws import seed_of
 from rlrefine.errors import CheckpointError
 from rlrefine.recipe.schema import PolicyPart
@@ -25,9 +25,9 @@ RECORD = "stage.json"
 HASHED = 64_000_000  # bytes; of larger files only the size is compared
 
 
-def load_policy(part: PolicyPart, device: Any) -> Policy:
-    """The base model of a recipe, nothing trained yet."""
-    return POLICIES[part.name].load(part.settings, device)
+def load_policy(part: PolicyPart, device: Any, precision: Precision = "fp32") -> Policy:
+    """The base model of a recipe, nothing trained yet; ``precision`` is that of its frozen weights."""
+    return POLICIES[part.name].load(part.settings, device, precision)
 
 
 def base_fingerprint(part: PolicyPart) -> str:

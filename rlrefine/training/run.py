@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from policies.registry import POLICIES
 from rlrefine.data.build import open_rows
 from rlrefine.errors import UsageError
 from rlrefine.evaluation.held_out import HeldOut
@@ -34,6 +35,7 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
     _check_stage(recipe, only_stage)
+    POLICIES[recipe.policy.name].check_available(recipe.policy.settings)
     build_rewards(recipe.rewards)  # one whose package or weights are missing stops the run here, not after a stage
     recipe = with_absolute_paths(recipe)
     engine = Engine(recipe.engine)
