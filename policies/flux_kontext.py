@@ -87,7 +87,9 @@ class FluxKontext:
         try:
             pipeline = FluxKontextPipeline.from_pretrained(source, revision=settings.revision, dtype=dtypes)
         except (OSError, ValueError) as error:
-            raise unavailable(settings.checkpoint, f"loading it failed: {error}", EMBEDDED) from error
+            if place.is_dir():
+                raise PolicyError(f"policy.checkpoint: cannot load {place} as FLUX.1-Kontext: {error}") from error
+            raise unavailable(settings.checkpoint, f"its files cannot be loaded: {error}", EMBEDDED) from error
         device = torch.device(device)
         if settings.quantize is not None:
             quantize_blocks(pipeline.transformer, settings.quantize, device)

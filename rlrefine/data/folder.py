@@ -1,7 +1,8 @@
 """A data set on disk: a folder of images and ``metadata.jsonl``, one row a line. No torch here.
 
 Columns: ``prompt``, ``draft_file_name``, ``reference_file_names`` (a list), and where the rows have them
-``reference_roles``, ``target_file_name``, ``mask_file_name``, ``id``; any other column travels along as an extra.
+``reference_roles`` and ``reference_mask_file_names`` (lists as long; null for a reference without a mask),
+``target_file_name``, ``mask_file_name``, ``id``; any other column travels along as an extra.
 """
 
 import json
@@ -14,7 +15,8 @@ from rlrefine.errors import DataError
 METADATA = "metadata.jsonl"
 SINGLE_FILES = ("draft_file_name", "target_file_name", "mask_file_name")
 MANY_FILES = "reference_file_names"
-KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, *SINGLE_FILES})
+MANY_MASKS = "reference_mask_file_names"
+KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, MANY_MASKS, *SINGLE_FILES})
 SHOWN = 20
 
 
@@ -67,13 +69,14 @@ def row_name(row: dict[str, Any], index: int) -> str:
 
 def named_files(rows: list[dict[str, Any]]) -> list[str]:
     """Every file that the rows name, each once."""
-    names = {row[column] for row in rows for column in SINGLE_FILES if row.get(column)}
-    return sorted(names | {name for row in rows for name in row.get(MANY_FILES) or []})
+    single = [row.get(column) for row in rows for column in SINGLE_FILES]
+    listed = [name for row in rows for column in (MANY_FILES, MANY_MASKS) for name in row.get(column) or []]
+    return sorted({name for name in [*single, *listed] if name})
 
 
 def _optional_columns(row: dict[str, Any]) -> set[str]:
     """Which of the columns that a row may lack this one has."""
-    return {column for column in ("target_file_name", "mask_file_name", MANY_FILES) if row.get(column)}
+    return {column for column in ("target_file_name", "mask_file_name", MANY_FILES, MANY_MASKS) if row.get(column)}
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
@@ -94,8 +97,14 @@ def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
         references = []
     if roles is not None and (not isinstance(roles, list) or len(roles) != len(references)):
         yield f"reference_roles: expected one role for each of {len(references)} references, found {roles!r}"
+    masks = row.get(MANY_MASKS) or []
+    if not isinstance(masks, list) or (masks and len(masks) != len(references)):
+        yield f"{MANY_MASKS}: expected a mask or null for each of {len(references)} references, found {masks!r}"
+        masks = []
     named = [(column, row[column]) for column in SINGLE_FILES if row.get(column) is not None]
-    for column, name in [*named, *((MANY_FILES, name) for name in references)]:
+    named += [(MANY_FILES, name) for name in references]
+    named += [(MANY_MASKS, name) for name in masks if name is not None]
+    for column, name in named:
         yield from _file_problems(folder, column, name)
 
 

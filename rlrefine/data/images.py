@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from rlrefine.data.folder import named_files, row_name
+from rlrefine.data.folder import MANY_FILES, MANY_MASKS, named_files, row_name
 from rlrefine.errors import DataError
 
 LARGEST = 64_000_000  # pixels; a file that claims more is refused from its header
@@ -97,6 +97,17 @@ def check_aligned(row: str, sizes: Mapping[str, tuple[int, int]]) -> None:
         raise DataError(f"data: row {row}: expected draft, target and mask of one size, found {found}")
 
 
+def check_reference_mask(row: str, reference: tuple[int, int], mask: tuple[int, int]) -> None:
+    """The mask of a reference lies over it, so both must have one size in their files.
+
+    Raises:
+        DataError: they have not.
+    """
+    if reference != mask:
+        found = f"{reference[0]} × {reference[1]} and {mask[0]} × {mask[1]}"
+        raise DataError(f"data: row {row}: expected a reference and its mask of one size, found {found}")
+
+
 def check_files(folder: Path, rows: list[dict[str, Any]]) -> int:
     """Read every image that the rows name, each once; gives how many.
 
@@ -111,4 +122,7 @@ def check_files(folder: Path, rows: list[dict[str, Any]]) -> int:
                 sizes[name] = read_image(folder / name, f"{folder / name} (of row {where})").size
         named = {part: row.get(f"{part}_file_name") for part in ALIGNED}
         check_aligned(where, {part: sizes[name] for part, name in named.items() if name})
+        for name, mask in zip(row.get(MANY_FILES) or [], row.get(MANY_MASKS) or [], strict=False):
+            if mask is not None:
+                check_reference_mask(where, sizes[name], sizes[mask])
     return len(sizes)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows, row_name
-from rlrefine.data.images import ALIGNED, check_aligned, fit, read_image, to_tensor
+from rlrefine.data.images import ALIGNED, check_aligned, check_reference_mask, fit, read_image, to_tensor
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.errors import DataError
 
@@ -58,36 +59,51 @@ class Rows:
     def example(self, index: int) -> Example:
         """One row with its images."""
         row: dict[str, Any] = self.table[index]
-        name = row_name(row, index)
-
-        sizes: dict[str, tuple[int, int]] = {}
-
-        def load(column: str, stored: Any) -> Image.Image:
-            content = stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
-            where = Path(stored["path"]).name if stored.get("path") else column
-            image = read_image(content, f"{self.folder / where} ({column} of {name})")
-            if column in ALIGNED:
-                sizes[column] = image.size
-                check_aligned(name, sizes)
-            return fit(image, self.size)
-
+        images = _RowImages(folder=self.folder, size=self.size, name=row_name(row, index))
         references = row.get("reference") or []
         roles = row.get("reference_roles") or ["reference"] * len(references)
+        masks = row.get("reference_mask") or [None] * len(references)
         return Example(
-            id=name,
+            id=images.name,
             prompt=row["prompt"],
-            draft=to_tensor(load("draft", row["draft"])),
-            references=tuple(
-                Reference(image=to_tensor(load("reference", stored)), role=role)
-                for stored, role in zip(references, roles, strict=True)
-            ),
-            target=_optional(row.get("target"), lambda stored: to_tensor(load("target", stored))),
-            mask=_optional(row.get("mask"), lambda stored: to_tensor(load("mask", stored).convert("L"))),
+            draft=to_tensor(images.load("draft", row["draft"])),
+            references=tuple(map(images.reference, references, roles, masks)),
+            target=_optional(row.get("target"), lambda stored: to_tensor(images.load("target", stored))),
+            mask=_optional(row.get("mask"), lambda stored: images.mask("mask", stored)),
             extras={key: value for key, value in self.columns[index].items() if key not in KNOWN_COLUMNS},
         )
 
     def batch(self, indices: Sequence[int]) -> Batch:
         return Batch(examples=tuple(self.example(index) for index in indices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RowImages:
+    """Reads the images of one row, and sees to it that those which lie over each other have one size."""
+
+    folder: Path
+    size: tuple[int, int]
+    name: str
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # of the last file of each part
+
+    def load(self, part: str, stored: Any) -> Image.Image:
+        content = stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
+        where = Path(stored["path"]).name if stored.get("path") else part
+        image = read_image(content, f"{self.folder / where} ({part} of {self.name})")
+        self.sizes[part] = image.size
+        if part in ALIGNED:
+            check_aligned(self.name, {part: size for part, size in self.sizes.items() if part in ALIGNED})
+        return fit(image, self.size)
+
+    def mask(self, part: str, stored: Any) -> Tensor:
+        return to_tensor(self.load(part, stored).convert("L"))
+
+    def reference(self, stored: Any, role: str, stored_mask: Any) -> Reference:
+        image = to_tensor(self.load("reference", stored))
+        mask = _optional(stored_mask, lambda stored: self.mask("reference_mask", stored))
+        if mask is not None:
+            check_reference_mask(self.name, self.sizes["reference"], self.sizes["reference_mask"])
+        return Reference(image=image, role=role, mask=mask)
 
 
 def _optional(stored: Any, load: Callable[[Any], Tensor]) -> Tensor | None:

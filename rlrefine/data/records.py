@@ -15,10 +15,11 @@ from rlrefine.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """An image that shows how something looks, and what it is for."""
+    """An image that shows how something looks, what it is for, and where in it the detail is, if known."""
 
     image: Tensor
     role: str = "reference"
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +50,24 @@ class Example:
         Raises:
             DataError: the row has no image of a role.
         """
-        images: list[Tensor] = []
+        return [shown.image for shown in self._shown(roles)]
+
+    def conditioning_masks(self, roles: Sequence[str]) -> list[Tensor | None]:
+        """For each of these images where the detail is, if known."""
+        return [shown.mask for shown in self._shown(roles)]
+
+    def _shown(self, roles: Sequence[str]) -> list[Reference]:
+        shown: list[Reference] = []
+        images = [Reference(image=self.draft, role="draft", mask=self.mask), *self.references]
         for role in roles:
-            found = [self.draft] if role == "draft" else [r.image for r in self.references if r.role == role]
+            found = [image for image in (images[:1] if role == "draft" else images[1:]) if image.role == role]
             if not found:
-                have = ", ".join(["draft", *(reference.role for reference in self.references)])
+                have = ", ".join(image.role for image in images)
                 raise DataError(
                     f"data: row {self.id} has no image of the role {role!r} that policy.images asks for; it has {have}"
                 )
-            images += found
-        return images
+            shown += found
+        return shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +108,9 @@ class Batch:
 
     def conditioning_images(self, roles: Sequence[str]) -> list[list[Tensor]]:
         return [example.conditioning_images(roles) for example in self.examples]
+
+    def conditioning_masks(self, roles: Sequence[str]) -> list[list[Tensor | None]]:
+        return [example.conditioning_masks(roles) for example in self.examples]
 
     def with_references_of(self, lenders: "Batch") -> "Batch":
         """The same rows, each with the references of the row of the other batch at its place."""

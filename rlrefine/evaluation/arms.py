@@ -100,7 +100,8 @@ class Evaluator:
         return whole, [image for _, images in shares for image in images][: min(self.pictures, self.count)]
 
     def _edit(self, policy: Policy, batch: Batch, rows: Sequence[int]) -> Tensor:
-        conditioning = policy.encode(batch.prompts, batch.conditioning_images(self.roles))
+        images, masks = batch.conditioning_images(self.roles), batch.conditioning_masks(self.roles)
+        conditioning = policy.encode(batch.prompts, images, masks)
         shape = policy.latent_shape(batch.size)
         noise = torch.stack([draws.normal(shape, "evaluation", row) for row in rows])
         sigmas = sigma_schedule(self.settings.steps, policy.noise_shift(batch.size))

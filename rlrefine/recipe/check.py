@@ -254,6 +254,7 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
     wanted = {
         (need, f"reward {label}") for label, reward in recipe.rewards.items() for need in REWARDS[reward.name].needs
     }
+    wanted |= {(need, "the policy") for need in getattr(recipe.policy.settings, "needs", ())}
     for label, stage in recipe.stages.items():
         wanted |= {(use, f"stage {label}") for use in OBJECTIVES[stage.objective].uses if use in PROVIDES}
         if isinstance(stage.settings, SftSettings) and stage.settings.mask_weight != 1:

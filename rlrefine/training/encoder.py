@@ -50,7 +50,8 @@ class Encoder:
         return torch.cat([self._recall("targets", example, self._targets) for example in batch.examples])
 
     def _conditioning(self, batch: Batch) -> Any:
-        return self.policy.encode(batch.prompts, batch.conditioning_images(self.roles))
+        images, masks = batch.conditioning_images(self.roles), batch.conditioning_masks(self.roles)
+        return self.policy.encode(batch.prompts, images, masks)
 
     def _targets(self, batch: Batch) -> Tensor:
         assert batch.targets is not None, "checked by the objective"

@@ -191,3 +191,63 @@ def test_no_id_is_the_name_that_another_row_has_by_its_place(folder, rewrite):
     rewrite(2, id="row-00000")
     with pytest.raises(DataError, match=r"line 3: id: expected each once, found 'row-00000' on line 1 too"):
         read_rows(folder)
+
+
+@pytest.fixture
+def with_mask(rewrite):
+    """Give the reference of one row a mask; those of the others have none."""
+
+    def change(row, name):
+        for number in range(6):
+            rewrite(number, reference_mask_file_names=[name if number == row else None])
+
+    return change
+
+
+def test_masks_of_references_arrive_where_rows_have_them(folder, with_mask):
+    with_mask(1, "4-mask.png")
+    rows = Rows(folder, SIZE)
+    batch = rows.batch([0, 1, 2])
+    assert [example.references[0].mask is None for example in batch.examples] == [True, False, True]
+    assert torch.equal(batch.examples[1].references[0].mask, rows.example(4).mask)
+    masks = batch.conditioning_masks(["reference", "draft"])[1]
+    assert torch.equal(masks[0], rows.example(4).mask)
+    assert torch.equal(masks[1], rows.example(1).mask)
+
+
+def test_borrowed_references_bring_their_masks(folder, with_mask):
+    with_mask(1, "4-mask.png")
+    rows = Rows(folder, SIZE)
+    borrowed = rows.batch([0]).with_references_of(rows.batch([1]))
+    assert torch.equal(borrowed.examples[0].references[0].mask, rows.example(4).mask)
+
+
+@pytest.mark.parametrize("names", [["0-mask.png", "1-mask.png"], "0-mask.png"])
+def test_a_reference_has_one_mask(folder, rewrite, names):
+    rewrite(0, reference_mask_file_names=names)
+    with pytest.raises(DataError, match="line 1: reference_mask_file_names: expected a mask or null for each of 1 ref"):
+        read_rows(folder)
+
+
+def test_a_reference_and_its_mask_show_one_frame(folder, with_mask):
+    from rlrefine.data.images import check_files
+
+    Image.new("L", (64, 48)).save(folder / "small.png")
+    with_mask(0, "small.png")
+    for look in (lambda: Rows(folder, SIZE).example(0), lambda: check_files(folder, read_rows(folder))):
+        with pytest.raises(DataError, match="row row-0: expected a reference and its mask of one size, found 64 × 64"):
+            look()
+
+
+def test_the_fingerprint_sees_masks_of_references(folder, with_mask):
+    Image.new("L", (64, 64)).save(folder / "region.png")
+    with_mask(0, "region.png")
+    before = Rows(folder, SIZE).fingerprint
+    Image.new("L", (64, 64), 77).resize((64, 64)).save(folder / "region.png", compress_level=0)
+    assert Rows(folder, SIZE).fingerprint != before
+
+
+def test_masks_of_references_are_named_in_every_row_or_in_none(folder, rewrite):
+    rewrite(0, reference_mask_file_names=["4-mask.png"])
+    with pytest.raises(DataError, match="line 2: reference_mask_file_names: expected the same in every row"):
+        read_rows(folder)
