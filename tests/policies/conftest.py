@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def saved_kontext(random_kontext, tmp_path_factory):
+    """The random pipeline as a folder."""
+    folder = tmp_path_factory.mktemp("policies") / "kontext"
+    random_kontext.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def load(saved_kontext):
+    """Load the random model with settings of a recipe."""
+    from policies.flux_kontext import FluxKontext
+    from policies.settings import FluxKontextSettings
+
+    def make(precision="fp32", device="cpu", **settings):
+        given = {"checkpoint": str(saved_kontext), "prompt_tokens": 16} | settings
+        return FluxKontext.load(FluxKontextSettings(**given), device, precision)
+
+    return make
+
+
+@pytest.fixture
+def rows():
+    """Two rows: prompts, a draft of 64 × 64 and a reference of 32 × 96 pixels each, and their masks."""
+    generator = torch.Generator().manual_seed(1)
+    images = [[torch.rand(3, 64, 64, generator=generator), torch.rand(3, 32, 96, generator=generator)] for _ in "ab"]
+    masks = [[torch.zeros(1, 64, 64), torch.zeros(1, 32, 96)] for _ in "ab"]
+    masks[0][0][:, :32], masks[1][0][:, 32:], masks[0][1][:, :, 48:], masks[1][1][:, :, :48] = 1, 1, 1, 1
+    return ["restore the text", "restore the logo"], images, masks
