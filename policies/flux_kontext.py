@@ -157,7 +157,7 @@ class FluxKontext:
     def encode_target(self, images: Tensor) -> Tensor:
         """Images ``[P, 3, H, W]`` in [0, 1] to packed latents ``[P, L, D]``."""
         self._check_size(tuple(images.shape[2:]))
-        images = 2 * images.to(self.device, self.pipeline.vae.dtype) - 1
+        images = (2 * images.to(self.device) - 1).to(self.pipeline.vae.dtype)
         encode_image: Any = self.pipeline._encode_vae_image
         with self._present(self.pipeline.vae):
             latents = encode_image(images, generator=None)

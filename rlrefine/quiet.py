@@ -17,6 +17,7 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed.c10d_logger")
     warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+    warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated without")  # about merging: not done
     import diffusers.utils.logging
     import transformers.utils.logging
 
