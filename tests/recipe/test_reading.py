@@ -145,9 +145,12 @@ def test_the_resolved_recipe_runs_again_by_itself(base, tmp_path):
     assert load_recipe(again) == recipe
 
 
+BUILT_IN_ROWS = [f"data.{split}=photos:{split}" for split in ("train", "validation", "heldout")]
+
+
 @pytest.mark.parametrize("name", sorted(built_in_recipes()))
 def test_every_shipped_recipe_is_valid(name):
-    recipe = load_recipe(name)
+    recipe = load_recipe(name, BUILT_IN_ROWS)
     assert outline(recipe).endswith("the recipe is valid")
     file = built_in_recipes()[name]
     first = file.read_text().splitlines()[0]
@@ -160,8 +163,36 @@ def test_the_shipped_schema_is_that_of_the_dataclasses():
     assert json.loads(built_in_recipes()["omnirefiner_tiny"].with_name("schema.json").read_text()) == json_schema()
 
 
+def test_a_recipe_for_rows_of_the_users_own_asks_for_them_and_for_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("omnirefiner")
+    assert [problem.path for problem in caught.value.problems] == [
+        ("data", "train"), ("data", "validation"), ("data", "heldout"),
+    ]  # fmt: skip
+    assert all("expected a folder with metadata.jsonl" in str(problem) for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_policy_that_looks_at_masks_needs_them_in_every_row(base, tmp_path, masks):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "a.png").write_bytes(b"")
+    row = {"prompt": "p", "draft_file_name": "a.png", "reference_file_names": ["a.png"], "target_file_name": "a.png"}
+    row |= {"mask_file_name": "a.png"} if masks else {}
+    (rows / "metadata.jsonl").write_text(json.dumps(row))
+    changes = [f"data.train={rows}", "policy.position_ids=mask", "~rewards", "~stages.grpo"]
+    if masks:
+        assert load_recipe(base, changes).policy.settings.position_ids == "mask"
+        return
+    with pytest.raises(RecipeError, match="expected one in every row: the policy needs masks") as caught:
+        load_recipe(base, changes)
+    assert len(caught.value.problems) == 1
+
+
 def test_there_are_as_many_recipes_as_the_documentation_says():
-    assert sorted(built_in_recipes()) == ["omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny"]
+    names = ["omnirefiner", "omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny"]
+    assert sorted(built_in_recipes()) == names
 
 
 def test_the_schema_accepts_what_the_loader_accepts_and_refuses_what_it_refuses(base):
