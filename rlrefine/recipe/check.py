@@ -316,6 +316,18 @@ def _rounded(pixels: int, side: int) -> int:
     return max(side, round(pixels / side) * side)
 
 
+def processes(recipe: Recipe) -> Iterator[Finding]:
+    """What 8-bit weights cannot do: engines of several processes send every weight once, and these cannot be sent."""
+    kind = getattr(recipe.policy.settings, "quantize", None)
+    if kind is not None and recipe.engine.name != "single":
+        yield (
+            ("policy", "quantize"),
+            f"{kind!r} with engine {recipe.engine.name}",
+            "null, or engine.name: single",
+            "engines of several processes cannot hand 8-bit weights round",
+        )
+
+
 def run_folder(recipe: Recipe) -> Iterator[Finding]:
     """The run's name is one folder."""
     name = recipe.run.name
@@ -323,4 +335,14 @@ def run_folder(recipe: Recipe) -> Iterator[Finding]:
         yield ("run", "name"), repr(name), "the name of one folder", "put the place into run.out"
 
 
-RULES: tuple[Rule, ...] = (labels, beginnings, lengths, geometry, learning_signal, rows, image_size, run_folder)
+RULES: tuple[Rule, ...] = (
+    labels,
+    beginnings,
+    lengths,
+    geometry,
+    learning_signal,
+    rows,
+    image_size,
+    processes,
+    run_folder,
+)

@@ -78,6 +78,7 @@ WRONG = {
     "decay out of range": ("{lr: 1.0e-3}", "{lr: 1.0e-3, betas: [1.5, 0.9]}", "r.yaml:7: stages.sft.optimizer.betas: found [1.5, 0.9], expected two numbers from 0 to below 1"),
     "an adapter without effect": ("prompt_tokens: 16", "prompt_tokens: 16, lora: {alpha: 0}", "r.yaml:1: policy.lora.alpha: found 0, expected at least 1"),
     "eight bits that are trained": ("prompt_tokens: 16", "prompt_tokens: 16, quantize: int8, lora: null", "r.yaml:1: policy.quantize: found int8, expected null without lora, as 8-bit weights cannot be trained"),
+    "eight bits that are sent": ("prompt_tokens: 16}", "prompt_tokens: 16, quantize: int8}\nengine: {name: ddp}", "r.yaml:1: policy.quantize: found 'int8' with engine ddp, expected null, or engine.name: single; engines of several processes cannot hand 8-bit weights round"),
     "masked positions without a draft": ("prompt_tokens: 16", "prompt_tokens: 16, position_ids: mask, images: [reference, draft]", "r.yaml:1: policy.images: found reference, draft, expected draft first and once with position_ids: mask"),
     "an unknown attention": ("prompt_tokens: 16", "prompt_tokens: 16, attention: restrict", "r.yaml:1: policy.attention: found 'restrict', expected one of full, restricted; did you mean 'restricted'?"),
     "nothing to learn from": ("{name: patch_perceptual, patch: 16}\n  pixel: {name: masked_pixel, weight: 0.5}", "{name: patch_perceptual, weight: 0.0}", "r.yaml:3: rewards: found no reward with a weight other than 0, expected at least one for stage grpo; for example pixel: {name: masked_pixel}"),
