@@ -8,6 +8,7 @@ from typing import Any
 
 from policies import settings
 from policies.checkpoints import check_checkpoint
+from policies.settings import Precision
 
 EMBEDDED: dict[str, Path] = {"tiny-kontext": Path(__file__).parent / "tiny" / "kontext"}
 """Small models that travel with the package, by the name that stands for them as ``checkpoint``."""
@@ -29,7 +30,7 @@ class Entry:
         """
         check_checkpoint(chosen.checkpoint, chosen.revision, self.pipeline, EMBEDDED)
 
-    def load(self, chosen: Any, device: Any, precision: settings.Precision = "fp32") -> Any:
+    def load(self, chosen: Any, device: Any, precision: Precision = "fp32") -> Any:
         """Load the model; the numbers of its frozen weights are float32 or bfloat16."""
         module, _, name = self.place.partition(":")
         make: Callable[..., Any] = getattr(importlib.import_module(module), name).load
