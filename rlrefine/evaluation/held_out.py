@@ -84,7 +84,7 @@ class HeldOut:
         return measured
 
     def _policy(self, stage: str | None) -> Policy:
-        policy = load_policy(self.recipe.policy, self.engine.device)
+        policy = load_policy(self.recipe.policy, self.engine.device, self.recipe.engine.precision)
         if stage is not None:
             load_weights(policy, self.folder.weights(stage))
         self.engine.place(policy)

@@ -128,7 +128,7 @@ class StageRun:
     def run(self) -> None:
         """Train the stage, from its newest checkpoint if there is one, and publish its weights."""
         seed_generators(seed_of(self.seed, "global", self.label, self.engine.process))
-        policy = load_policy(self.recipe.policy, self.engine.device)
+        policy = load_policy(self.recipe.policy, self.engine.device, self.recipe.engine.precision)
         if self.below is not None:
             load_weights(policy, self.below)
         policy.stage.begin(self.adapter, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
