@@ -4,13 +4,9 @@ Processes are forked from this warm one and speak over gloo, as those that ``--n
 """
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import traceback
 
 import pytest
 import torch
@@ -21,6 +17,7 @@ from rlrefine.recipe.load import load_recipe
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import resume, start
 from tests.e2e.conftest import KillAt, result_of
+from tests.e2e.processes import in_processes
 
 ENGINES = {
     "ddp": ["engine.name=ddp"],
@@ -44,46 +41,6 @@ def recipe_file(recipe_text, tmp_path_factory):
     file = tmp_path_factory.mktemp("processes") / "small.yaml"
     file.write_text(yaml.safe_dump(plain, sort_keys=False))
     return file
-
-
-def in_processes(action, count=2, patience=240) -> list[int]:
-    """Fork processes that know of each other, and give their exit codes; when one is killed, so are the others."""
-    from accelerate.state import AcceleratorState
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    children = []
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(count)}
-                torch.set_num_threads(1)
-                AcceleratorState._reset_state(True)
-                action(rank)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        children.append(child)
-    codes: dict[int, int] = {}
-    until = time.monotonic() + patience
-    while len(codes) < count:
-        for child in set(children) - set(codes):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                codes[child] = os.waitstatus_to_exitcode(status)
-        if any(codes.values()) or time.monotonic() > until:
-            for child in set(children) - set(codes):
-                os.kill(child, signal.SIGKILL)
-                codes[child] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        time.sleep(0.02)
-    return [codes[child] for child in children]
 
 
 def train(recipe_file, name, changes=(), reporter=lambda rank: LineReporter()):
