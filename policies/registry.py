@@ -21,6 +21,7 @@ class Entry:
     settings: type
     place: str  # "module:class"; the class has a ``load`` taking the settings, a device and the precision
     pipeline: str  # the class of diffusers that its checkpoints hold
+    architecture: str  # what model managers call it: ``modelspec.architecture`` in the header of exported weights
 
     def check_available(self, chosen: Any) -> None:
         """Make sure in a moment, and without torch, that the checkpoint is there.
@@ -42,5 +43,6 @@ POLICIES: dict[str, Entry] = {
         settings=settings.FluxKontextSettings,
         place="policies.flux_kontext:FluxKontext",
         pipeline="FluxKontextPipeline",
+        architecture="flux-1-kontext-dev",
     ),
 }

@@ -191,6 +191,27 @@ def show_report(runs: Sequence[Path], as_json: bool) -> None:
     click.echo(json.dumps(summary, indent=1) if as_json else render(summary))
 
 
+@cli.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--format", "name", type=click.Choice(["diffusers", "peft"]), required=True, help="Who shall read it.")
+@click.option("--stage", help="Of this stage; by default the last.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="A new folder; by default RUN/exports/STAGE-FORMAT.")
+def export_weights(run: Path, name: str, stage: str | None, out: Path | None) -> None:
+    """Write a stage's weights for other tools, read them back with these, and compare.
+
+    \b
+    rlrefine export runs/first --format diffusers -o my-lora
+    """
+    from rlrefine.quiet import hush
+
+    hush()
+    from rlrefine.export.write import export
+    from rlrefine.training.finished import finished_stage
+
+    exported = export(finished_stage(run, stage), name, out)
+    click.echo(f"{exported.folder}: {exported.what}\nread back: {exported.verification}")
+
+
 @cli.group(cls=Commands)
 def data() -> None:
     """Build and check rows of data."""

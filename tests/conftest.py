@@ -66,3 +66,60 @@ def dreamsim_folder(tmp_path_factory):
             return made[model, hub]
 
         yield folder
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(random_kontext, tmp_path_factory):
+    """The random pipeline on disk."""
+    folder = tmp_path_factory.mktemp("random") / "random-kontext"
+    random_kontext.save_pretrained(folder)
+    return folder
+
+
+RANDOM_RECIPE = """
+policy: {{name: flux_kontext, checkpoint: {checkpoint}, prompt_tokens: 16, lora: {{rank: 4, alpha: 4}}}}
+data: {{train: {rows}, size: [32, 32]}}
+stages:
+  sft: {{objective: sft, steps: 4, optimizer: {{lr: 1.0e-2}}}}
+  grpo: {{objective: sft, init: sft, steps: 4, optimizer: {{lr: 1.0e-2}}}}
+  later: {{objective: sft, init: grpo, steps: 4, optimizer: {{lr: 1.0e-2}}}}
+evaluation: {{steps: 2}}
+run: {{out: {out}, name: random, trackers: []}}
+"""
+
+
+@pytest.fixture
+def make_run(random_checkpoint, tmp_path):
+    """Make the folder of a run whose finished stages have random weights; nothing is trained, no picture is there.
+
+    Takes the adapter of each stage, as LoraSettings, or none where every parameter was trained.
+    """
+    import torch
+
+    from rlrefine.recipe.load import load_resolved
+    from rlrefine.training.folder import RunFolder
+    from rlrefine.training.handover import load_policy, publish_weights
+
+    def make(**stages):
+        rows = tmp_path / "rows"
+        rows.mkdir()
+        prompts = ["restore the text", "restore the face", "restore the face"]
+        (rows / "metadata.jsonl").write_text(
+            "".join(f'{{"prompt": "{prompt}", "draft_file_name": "d.png"}}\n' for prompt in prompts)
+        )
+        file = tmp_path / "recipe.yaml"
+        file.write_text(RANDOM_RECIPE.format(checkpoint=random_checkpoint, rows=rows, out=tmp_path))
+        recipe = load_resolved(file)
+        folder = RunFolder(tmp_path / "random")
+        folder.create(recipe)
+        policy, below = load_policy(recipe.policy, "cpu"), None
+        for seed, (label, lora) in enumerate(stages.items()):
+            policy.stage.begin(label, seed, lora)
+            with torch.no_grad():
+                for parameter in policy.stage.parameters.values():
+                    parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+            publish_weights(folder.weights(label), policy, below, f"fingerprint of {label}")
+            below = folder.weights(label)
+        return folder
+
+    return make

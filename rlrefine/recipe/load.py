@@ -45,6 +45,18 @@ def load_recipe(recipe: str | FilePath, overrides: Sequence[str] = ()) -> Recipe
     return check_source(read(recipe, overrides))
 
 
+def load_resolved(file: FilePath) -> Recipe:
+    """Read the recipe that a run wrote down; it was checked against its data then, which may be elsewhere by now.
+
+    Raises:
+        RecipeError: a section cannot be read.
+    """
+    problems, recipe, _ = _strict(read(file))
+    if problems or recipe is None:
+        raise RecipeError(sorted(problems, key=_place))
+    return recipe
+
+
 def check_source(source: Source) -> Recipe:
     """Check what was read, section by section and then across sections.
 
