@@ -212,6 +212,39 @@ def export_weights(run: Path, name: str, stage: str | None, out: Path | None) ->
     click.echo(f"{exported.folder}: {exported.what}\nread back: {exported.verification}")
 
 
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("draft", type=click.Path(path_type=Path), required=False)
+@click.argument("reference", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The result; of jobs, a folder.")
+@click.option("--mask", type=click.Path(path_type=Path), help="An image, white where the detail is.")
+@click.option("--box", help="Where the detail is, as x,y,width,height.")
+@click.option("--reference-box", help="Where the reference shows it; by default the reference is taken whole.")
+@click.option("--prompt", help="By default the most frequent one of the training data.")
+@click.option("--jobs", type=click.Path(path_type=Path), help="A CSV file, or a folder with metadata.jsonl.")
+@click.option("--stage", help="With the weights of this stage; by default the last.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
+@click.option("--margin", type=float, default=0.5, show_default=True, help="What is seen around, in region sides.")
+@click.option("--feather", type=int, help="Pixels of the soft edge; by default a sixteenth of the shorter side.")
+@click.option("--overwrite", is_flag=True, help="Replace results that are there.")
+def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **options: Any) -> None:
+    """Repair a detail of a picture of any size; all pixels outside the region stay as they are.
+
+    \b
+    rlrefine refine runs/first draft.png reference.png -o out.png --box 610,388,80,80
+    rlrefine refine runs/first --jobs jobs.csv -o refined
+    """
+    from rlrefine.training.progress import reporting
+
+    with reporting() as report:
+        from rlrefine.quiet import hush
+
+        hush()
+        from rlrefine.refinement.command import refine as refine_now
+
+        refine_now(run, stage, jobs, report, overwrite=overwrite, **options)
+
+
 @cli.group(cls=Commands)
 def data() -> None:
     """Build and check rows of data."""

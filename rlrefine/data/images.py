@@ -28,8 +28,17 @@ def read_image(content: bytes | Path, name: str) -> Image.Image:
     Raises:
         DataError: it is no image, is damaged or truncated, is too large, or has floating-point pixels.
     """
+    return to_rgb(ImageOps.exif_transpose(open_image(content, name)), name)
+
+
+def open_image(content: bytes | Path | Image.Image, name: str) -> Image.Image:
+    """An image as its file has it, every pixel loaded.
+
+    Raises:
+        DataError: it is no image, is damaged or truncated, or is too large.
+    """
     try:
-        opened = Image.open(content if isinstance(content, Path) else io.BytesIO(content))
+        opened = content if isinstance(content, Image.Image) else Image.open(_stream(content))
         if opened.width * opened.height > LARGEST:
             raise DataError(f"data: {name} has {opened.width} × {opened.height} pixels, at most {LARGEST:,} are read")
         opened.load()  # a truncated file passes Image.verify(), but not this
@@ -37,30 +46,47 @@ def read_image(content: bytes | Path, name: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's plug-ins raise many kinds on hostile files
         raise DataError(f"data: cannot read {name} as an image: {error}") from error
-    return _to_rgb(ImageOps.exif_transpose(opened), name)
+    return opened
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F" or image.mode == "I":
+def _stream(content: bytes | Path) -> Path | io.BytesIO:
+    return content if isinstance(content, Path) else io.BytesIO(content)
+
+
+def to_rgb(image: Image.Image, name: str) -> Image.Image:
+    """What a viewer shows, as RGB: in sRGB, transparency laid over white.
+
+    Raises:
+        DataError: its pixels have no known range.
+    """
+    if image.mode in ("F", "I", "LAB"):
         raise DataError(
             f"data: {name} has pixels of mode {image.mode}, whose range is not known; save it as 8-bit or 16-bit"
         )
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        image = _to_srgb(image, profile)
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        image = _convert_profile(image, profile, None, "RGBA" if image.mode == "RGBA" else "RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
     return image.convert("RGB")
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert by the embedded profile; one that cannot be read is treated as absent, as every viewer does."""
+def from_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """An RGB image in sRGB brought to another RGB profile, the way back from ``to_rgb``."""
+    return _convert_profile(image, None, profile, "RGB")
+
+
+def _convert_profile(image: Image.Image, source: bytes | None, target: bytes | None, mode: str) -> Image.Image:
+    """Convert between profiles, none being sRGB; one that cannot be read is treated as absent, as every viewer does."""
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        profiles = [
+            ImageCms.createProfile("sRGB") if profile is None else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            for profile in (source, target)
+        ]
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode=mode)
     except (ImageCms.PyCMSError, OSError):
         return image
     return converted or image

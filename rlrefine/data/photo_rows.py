@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rlrefine.data.photo_files import read_disparity, read_photo
-from rlrefine.data.photos import Photo, Split, photos
+from rlrefine.data.photos import Photo, Split, photo_prompt, photos
 from rlrefine.data.regions import Box, detail_region, edge_energy, region_mask
 from rlrefine.data.views import View, cut, other_light, pyramid, random_view, second_view
 from rlrefine.data.wrong_details import KINDS, RoundTrip, make_wrong
@@ -39,7 +39,7 @@ class PhotoRow:
 
     @property
     def prompt(self) -> str:
-        return f"restore the {self.subject} from the reference"
+        return photo_prompt(self.subject)
 
 
 def masked_psnr(image: np.ndarray, target: np.ndarray, mask: np.ndarray) -> float:

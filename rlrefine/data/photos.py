@@ -57,3 +57,12 @@ def photos(split: Split) -> tuple[Photo, ...]:
     ['camera.png', 'grass.png', 'retina.jpg']
     """
     return tuple(photo for photo in PHOTOS if photo.split == split)
+
+
+def photo_prompt(subject: str) -> str:
+    """What the rows of a photo ask for.
+
+    >>> photo_prompt("logo")
+    'restore the logo from the reference'
+    """
+    return f"restore the {subject} from the reference"

@@ -100,14 +100,25 @@ class Evaluator:
         return whole, [image for _, images in shares for image in images][: min(self.pictures, self.count)]
 
     def _edit(self, policy: Policy, batch: Batch, rows: Sequence[int]) -> Tensor:
-        images, masks = batch.conditioning_images(self.roles), batch.conditioning_masks(self.roles)
-        conditioning = policy.encode(batch.prompts, images, masks)
         shape = policy.latent_shape(batch.size)
         noise = torch.stack([draws.normal(shape, "evaluation", row) for row in rows])
-        sigmas = sigma_schedule(self.settings.steps, policy.noise_shift(batch.size))
-        plan = RolloutPlan(sigmas=sigmas, guidance=self.settings.guidance)
-        trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)
-        return policy.decode(trajectory.final_latents, batch.size)
+        return edit(policy, batch, noise, self.roles, self.settings)
+
+
+@torch.no_grad()
+def edit(policy: Policy, batch: Batch, noise: Tensor, roles: Sequence[str], settings: Evaluation) -> Tensor:
+    """Let a policy edit rows deterministically, from noise ``[P, …]`` to images ``[P, 3, H, W]`` in [0, 1].
+
+    Args:
+        roles: which of a row's images the policy is shown.
+        settings: how many steps, and with what guidance.
+    """
+    images, masks = batch.conditioning_images(roles), batch.conditioning_masks(roles)
+    conditioning = policy.encode(batch.prompts, images, masks)
+    sigmas = sigma_schedule(settings.steps, policy.noise_shift(batch.size))
+    plan = RolloutPlan(sigmas=sigmas, guidance=settings.guidance)
+    trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)
+    return policy.decode(trajectory.final_latents, batch.size)
 
 
 def means(table: Table) -> dict[str, float]:

@@ -82,8 +82,13 @@ def clear_leftovers(parent: Path) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Replace a small file in one step."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace a file in one step; what was interrupted leaves the old one."""
     partial = file.with_name(f"{PARTIAL}{file.name}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     _flush(partial)
     os.replace(partial, file)
 

@@ -1,0 +1,1 @@
+"""Let a finished stage repair a part of a picture of any size."""
