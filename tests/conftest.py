@@ -88,8 +88,8 @@ run: {{out: {out}, name: random, trackers: []}}
 """
 
 
-@pytest.fixture
-def make_run(random_checkpoint, tmp_path):
+@pytest.fixture(scope="session")
+def make_run(random_checkpoint, tmp_path_factory):
     """Make the folder of a run whose finished stages have random weights; nothing is trained, no picture is there.
 
     Takes the adapter of each stage, as LoraSettings, or none where every parameter was trained.
@@ -101,16 +101,17 @@ def make_run(random_checkpoint, tmp_path):
     from rlrefine.training.handover import load_policy, publish_weights
 
     def make(**stages):
-        rows = tmp_path / "rows"
+        place = tmp_path_factory.mktemp("run")
+        rows = place / "rows"
         rows.mkdir()
         prompts = ["restore the text", "restore the face", "restore the face"]
         (rows / "metadata.jsonl").write_text(
             "".join(f'{{"prompt": "{prompt}", "draft_file_name": "d.png"}}\n' for prompt in prompts)
         )
-        file = tmp_path / "recipe.yaml"
-        file.write_text(RANDOM_RECIPE.format(checkpoint=random_checkpoint, rows=rows, out=tmp_path))
+        file = place / "recipe.yaml"
+        file.write_text(RANDOM_RECIPE.format(checkpoint=random_checkpoint, rows=rows, out=place))
         recipe = load_resolved(file)
-        folder = RunFolder(tmp_path / "random")
+        folder = RunFolder(place / "random")
         folder.create(recipe)
         policy, below = load_policy(recipe.policy, "cpu"), None
         for seed, (label, lora) in enumerate(stages.items()):
