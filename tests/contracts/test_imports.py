@@ -29,6 +29,11 @@ def test_listing_rewards_needs_not_even_torch():
     assert "torch" not in modules_after("import rewards, rewards.registry, policies.registry")
 
 
+def test_the_package_brings_torch_only_with_what_needs_it():
+    assert not modules_after("import rlrefine; rlrefine.__version__") & {"torch", "numpy", "diffusers"}
+    assert "torch" in modules_after("from rlrefine import Refiner")
+
+
 def test_two_tensors_are_scored_with_torch_alone():
     code = f"""
 import sys
@@ -57,6 +62,8 @@ else: raise AssertionError
         ["validate", "omnirefiner_tiny"],
         ["show", "omnirefiner_tiny"],
         ["train", "--help"],
+        ["refine", "--help"],
+        ["export", "--help"],
     ],
     ids=" ".join,
 )

@@ -145,15 +145,27 @@ def test_a_rotated_draft_is_refined_as_a_viewer_shows_it(refiner, reference):
     assert dict(kept) == {0x010E: "a picture"}
 
 
+def profile_with_red_and_blue_exchanged():
+    """A profile in which the first channel is blue and the third is red."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    table = 4 + 128 + 12 * int.from_bytes(profile[128:132])  # the header, a count, and the tags' names and places
+    names = profile[:table].replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    return names + profile[table:]
+
+
 def test_a_colour_profile_is_kept_and_worked_with(refiner, reference):
-    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    draft = noise("RGB")
-    draft.info["icc_profile"] = wide
-    result = refiner(draft, reference, box=BOX)
-    assert result.info["icc_profile"] == wide
-    plain = refiner(noise("RGB"), reference, box=BOX)
-    # through sRGB to sRGB and back: rounding alone
-    assert np.abs(np.asarray(result, dtype=int) - np.asarray(plain, dtype=int)).max() <= 2
+    profile, draft = profile_with_red_and_blue_exchanged(), noise("RGB")
+    profiled = Image.fromarray(np.asarray(draft)[..., ::-1])
+    profiled.info["icc_profile"] = profile
+    result = refiner(profiled, reference, box=BOX)
+    assert result.info["icc_profile"] == profile
+    assert np.array_equal(outside(result), outside(profiled))
+    plain = np.asarray(refiner(draft, reference, box=BOX), dtype=int)
+    # the same colours, through other numbers: rounding alone
+    assert np.abs(np.asarray(result, dtype=int)[INSIDE][..., ::-1] - plain[INSIDE]).mean() < 1
+    profiled.info.clear()
+    unprofiled = np.asarray(refiner(profiled, reference, box=BOX), dtype=int)
+    assert np.abs(unprofiled[INSIDE][..., ::-1] - plain[INSIDE]).mean() > 5
 
 
 def test_ink_palette_and_bilevel_pictures_are_converted_and_said_so(refiner, reference):
