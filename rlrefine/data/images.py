@@ -82,11 +82,11 @@ def from_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def _convert_profile(image: Image.Image, source: bytes | None, target: bytes | None, mode: str) -> Image.Image:
     """Convert between profiles, none being sRGB; one that cannot be read is treated as absent, as every viewer does."""
     try:
-        profiles = [
+        there, here = (
             ImageCms.createProfile("sRGB") if profile is None else ImageCms.ImageCmsProfile(io.BytesIO(profile))
             for profile in (source, target)
-        ]
-        converted = ImageCms.profileToProfile(image, *profiles, outputMode=mode)
+        )
+        converted = ImageCms.profileToProfile(image, there, here, outputMode=mode)
     except (ImageCms.PyCMSError, OSError):
         return image
     return converted or image

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -108,18 +109,18 @@ def largest_difference(layers: int, dtype: torch.dtype) -> float:
 def trained_layers(module: nn.Module) -> dict[str, Tensor]:
     """What was trained, layer by layer: what the adapters of a layer make of one random input, or without adapters
     every weight as it is."""
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
+    layers: dict[str, Any] = {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
     if not layers:
         return module.state_dict()
     return {name: _added(name, layer) for name, layer in layers.items() if _is_loaded(layer)}
 
 
-def _is_loaded(layer: LoraLayer) -> bool:
+def _is_loaded(layer: nn.Module) -> bool:
     """Loaders make adapters without numbers first, and leave those so for which the file has none."""
     return not any(parameter.is_meta for parameter in layer.parameters())
 
 
-def _added(name: str, layer: LoraLayer) -> Tensor:
+def _added(name: str, layer: Any) -> Tensor:
     """Σ s·B·A·x over the active adapters of a layer."""
     probe = draws.normal((1, layer.in_features), "export", name)
     parts = [

@@ -145,12 +145,12 @@ def _without_collisions(jobs: Sequence[tuple[str, Job | str]]) -> list[tuple[str
 def _from_folder(folder: Path, out: Path) -> Iterator[tuple[str, Job | str]]:
     for index, row in enumerate(read_rows(folder)):
         name, mask = row_name(row, index), row.get("mask_file_name")
-        references = row.get(MANY_FILES) or [None]
-        job: Job | str = f"expected one reference, found {len(references)}"
-        if len(references) == 1:
+        references: list[str] = row.get(MANY_FILES) or []
+        job: Job | str = f"expected at most one reference, found {len(references)}"
+        if len(references) < 2:
             job = Job(
                 draft=folder / row["draft_file_name"],
-                reference=references[0] and folder / references[0],
+                reference=folder / references[0] if references else None,
                 mask=mask and folder / mask,
                 prompt=row["prompt"],
                 out=out / f"{name}.png",

@@ -131,6 +131,8 @@ def open_still(content: Path | Image.Image, name: str) -> Image.Image:
     """
     if isinstance(content, Image.Image):
         _check_header(content, name)
+    elif not content.is_file():  # nor a pipe, which would be waited for
+        raise DataError(f"data: cannot read {name} as an image: expected a file, found none")
     else:
         try:
             with Image.open(content) as opened:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import struct
 import zlib
 
@@ -141,6 +142,7 @@ def hostile(folder):
     noise("RGB").save(folder / "moving.gif", save_all=True, append_images=[noise("RGB", seed=1)])
     Image.new("1", (8001, 8000)).save(folder / "huge.png")
     Image.new("F", (8, 8)).save(folder / "float.tif")
+    os.mkfifo(folder / "pipe.png")
     return {
         "truncated.png": "cannot read",
         "truncated.jpg": "cannot read",
@@ -151,6 +153,7 @@ def hostile(folder):
         "moving.gif": "2 frames",
         "huge.png": "at most 64,000,000",
         "float.tif": "mode F",
+        "pipe.png": "expected a file",
     }
 
 
