@@ -172,6 +172,7 @@ class Refiner:
             prompt=prompt,
             draft=self._seen(draft, window),
             references=self._references(request),
+            mask=self._mask_seen(selected, window),
         )
         colours = _resized(self._edited(example, request.seed), window)
         inner = Box(
@@ -211,6 +212,11 @@ class Refiner:
         """What the model is given of a window, ``[3, H, W]``."""
         part = Image.fromarray(cut(np.asarray(picture.seen), window))
         return to_tensor(part.resize((self.size[1], self.size[0]), Image.Resampling.LANCZOS))
+
+    def _mask_seen(self, selected: np.ndarray, window: Box) -> Tensor:
+        """Where the detail is in what the model is given, ``[1, H, W]``; some policies look at it."""
+        part = Image.fromarray(cut(np.where(selected, 255, 0).astype(np.uint8), window))
+        return to_tensor(part.resize((self.size[1], self.size[0]), Image.Resampling.NEAREST))
 
     def _edited(self, example: Example, seed: int) -> Tensor:
         """The policy's result ``[3, H, W]``; its noise depends on the seed alone."""

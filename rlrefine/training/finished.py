@@ -27,7 +27,7 @@ class FinishedStage:
 
     def base(self, device: Any) -> Policy:
         """The model that the run began with."""
-        return load_policy(self.recipe.policy, device)
+        return load_policy(self.recipe.policy, device, self.recipe.engine.precision)
 
     def policy(self, device: Any) -> Policy:
         """The model with the weights of this stage and of those below it."""
