@@ -31,6 +31,7 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
         only_stage: run this stage alone.
 
     Raises:
+        PolicyError: the checkpoint is not at hand; there is no folder then.
         RewardError: a reward cannot be built, for example since its weights are missing; there is no folder then.
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
