@@ -3,7 +3,7 @@
 Shapes: P rows · B samples; latents have any shape after the first axis, and only the policy knows which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, Self
 
@@ -26,6 +26,10 @@ class Conditioning(Protocol):
 
     def join(self, others: Sequence[Self]) -> Self:
         """These rows, and then those of others that have the same layout."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, for a file."""
         ...
 
 
@@ -58,6 +62,10 @@ class Policy(Protocol):
         Args:
             masks: for each of these images ``[1, H, W]`` where the detail is, or none; not every policy looks at them.
         """
+        ...
+
+    def conditioning_from(self, saved: Mapping[str, Tensor]) -> Conditioning:
+        """What ``Conditioning.tensors`` gave, on the policy's device."""
         ...
 
     def encode_target(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Shapes: P rows · N prompt tokens · M conditioning tokens · D channels of a packed token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,6 +77,18 @@ class FluxConditioning:
             image_ids=self.image_ids if shared else torch.cat([part.image_ids for part in parts]),
             layout=self.layout,
         )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as named tensors, for a file."""
+        named = {"prompt": self.prompt, "pooled": self.pooled, "images": self.images, "image_ids": self.image_ids}
+        return named | {"layout": torch.tensor(self.layout)}
+
+    @classmethod
+    def from_tensors(cls, saved: Mapping[str, Tensor], device: torch.device) -> "FluxConditioning":
+        """What ``tensors`` gave, on a device."""
+        parts = {name: value.to(device) for name, value in saved.items() if name != "layout"}
+        layout = tuple((height, width) for height, width in saved["layout"].tolist())
+        return cls(**parts, layout=layout)
 
     def calls(self) -> Iterator[tuple[slice, Tensor]]:
         """Which rows may go through the network together, and the positions ``[M, 3]`` that they share.

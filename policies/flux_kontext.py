@@ -12,7 +12,7 @@ and FLUX.1-Kontext's own layout for one image. ``attention: restricted`` and ``p
 the code of its authors; with several references the latter goes on counting, where theirs knows one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,9 @@ class FluxKontext:
         return FluxConditioning(
             prompt=prompt, pooled=pooled, images=torch.cat(packed, dim=1), image_ids=ids.to(self.device), layout=layout
         )
+
+    def conditioning_from(self, saved: Mapping[str, Tensor]) -> FluxConditioning:
+        return FluxConditioning.from_tensors(saved, self.device)
 
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a recipe may say about each policy. No torch here: a recipe is checked before torch is imported."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 Quantization = Literal["int8", "float8"]
 Precision = Literal["fp32", "bf16"]
@@ -26,6 +26,9 @@ class LoraSettings:
 @dataclass(frozen=True, kw_only=True)
 class FluxKontextSettings:
     """FLUX.1-Kontext with an ordered list of conditioning images, each with its own first position axis."""
+
+    ENCODED_BY: ClassVar[tuple[str, ...]] = ("checkpoint", "revision", "prompt_tokens", "position_ids")
+    """The settings that encoded prompts and images depend on."""
 
     checkpoint: str
     """An embedded model, a local folder, or a hub repository."""

@@ -296,6 +296,30 @@ def check_data(folder: Path) -> None:
     click.echo(f"{folder}: {len(rows)} rows, {check_files(folder, rows)} images, all readable")
 
 
+@data.command("precompute")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+def precompute_data(recipe: str, overrides: Sequence[str]) -> None:
+    """Encode every training row of a recipe once, into data.encoded_cache, which its runs read from.
+
+    \b
+    rlrefine data precompute my.yaml data.encoded_cache=encoded
+    """
+    from rlrefine.recipe.load import load_recipe
+
+    checked = load_recipe(recipe, overrides)
+    from rlrefine.training.progress import reporting
+
+    with reporting() as report:
+        from rlrefine.quiet import hush
+
+        hush()
+        from rlrefine.training.precompute import precompute
+
+        done = precompute(checked, report)
+        report.say(f"{done.rows} rows: {done.made} encodings made, {done.found} were there")
+
+
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line; an error that a user can act on is one message, and the exit code tells its kind."""
     try:

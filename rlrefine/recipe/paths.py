@@ -23,7 +23,9 @@ def _data(data: Data) -> Data:
         folder = parse_source(text).folder if text is not None else None
         return text if folder is None else str(folder.resolve())
 
-    return replace(data, train=located(data.train), validation=located(data.validation), heldout=located(data.heldout))
+    rows = {name: located(getattr(data, name)) for name in ("train", "validation", "heldout")}
+    cache = None if data.encoded_cache is None else str(Path(data.encoded_cache).expanduser().resolve())
+    return replace(data, **rows, encoded_cache=cache)
 
 
 def _absolute(text: str) -> str:

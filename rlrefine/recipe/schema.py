@@ -126,6 +126,8 @@ class Data:
     """Height and width of the images, in pixels."""
     keep_encoded: int = 0
     """Rows whose encoded prompt and images stay in memory; 0 encodes them anew at every step."""
+    encoded_cache: str | None = None
+    """Folder in which encoded training rows are kept for all steps and runs; ``rlrefine data precompute`` fills it."""
 
     def __post_init__(self) -> None:
         if self.keep_encoded < 0:

@@ -103,7 +103,8 @@ class Sharded(Replicated):
         self, accelerator: Accelerator, stage: StageWeights, optimizer: torch.optim.Optimizer, settings: Optimizer
     ) -> None:
         blocks = getattr(stage.module, "_no_split_modules", None)
-        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = list(blocks) if blocks else None
+        plugin: Any = accelerator.state.fsdp_plugin
+        plugin.transformer_cls_names_to_wrap = list(blocks) if blocks else None
         super().__init__(accelerator, stage, optimizer, settings)
         stage.found_again()
         stage.access = SlicedParameters()
@@ -131,8 +132,10 @@ class Divided:
         self, accelerator: Accelerator, stage: StageWeights, optimizer: torch.optim.Optimizer, settings: Optimizer
     ) -> None:
         self.processes, self.stage = accelerator.num_processes, stage
-        config: Any = accelerator.state.deepspeed_plugin.deepspeed_config
-        config["gradient_clipping"] = settings.max_grad_norm if settings.max_grad_norm is not None else 0.0
+        plugin: Any = accelerator.state.deepspeed_plugin
+        plugin.deepspeed_config["gradient_clipping"] = (
+            settings.max_grad_norm if settings.max_grad_norm is not None else 0.0
+        )
         self.module, wrapped = accelerator.prepare(stage.module, optimizer)
         self.zero: Any = wrapped.optimizer  # DeepSpeed's optimiser, around torch's with parts of flat parameters
         if self.module.zero_optimization_stage() == 3:
@@ -147,7 +150,8 @@ class Divided:
     def update(self, rate: float) -> float:
         from deepspeed.utils import safe_get_full_grad
 
-        lengths = [safe_get_full_grad(parameter).norm() for parameter in self.stage.parameters.values()]
+        gradients: list[Any] = [safe_get_full_grad(parameter) for parameter in self.stage.parameters.values()]
+        lengths = [gradient.norm() for gradient in gradients if gradient is not None]
         norm = check_norm(torch.stack(lengths).norm().item())
         set_rate(self.zero, rate)
         self.module.step()
@@ -162,7 +166,8 @@ class Divided:
         for name, parameter in self.stage.parameters.items():
             flat[f"{name}|step"] = self._steps()[0].clone()
             for key in ("exp_avg", "exp_avg_sq"):
-                flat[f"{name}|{key}"] = safe_get_full_optimizer_state(parameter, key).detach()
+                whole_state: Any = safe_get_full_optimizer_state(parameter, key)
+                flat[f"{name}|{key}"] = whole_state.detach()
         return flat
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:

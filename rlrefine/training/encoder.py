@@ -2,21 +2,23 @@
 
 Shapes: P rows; latents have any shape after the first axis.
 
-Text encoders and autoencoder are frozen, so a row's encodings never change, and may be kept instead of computed at
-every step. Then each row is encoded alone: its numbers depend neither on the rows around it nor on what is kept, and
-a resumed run sees the same bits.
+Text encoders and autoencoder are frozen, so a row's encodings never change, and may be kept, in memory or on disk,
+instead of computed at every step. Then each row is encoded alone: its numbers depend neither on the rows around it nor
+on what is kept, and a resumed run sees the same bits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from policies.base import Policy
 from rlrefine.data.records import Batch, Example
+from rlrefine.training.encoded_cache import EncodedCache
 
+Part = Literal["conditioning", "targets"]
 Encodings = dict[tuple[str, str], Any]  # (part, row) → what it was encoded to
 
 
@@ -26,28 +28,33 @@ class Encoder:
 
     Args:
         roles: which of a row's images the policy is shown, in order.
-        keep: rows whose encodings stay in memory, the oldest going first; 0 encodes the rows of a step together, and
-            forgets them.
+        keep: rows whose encodings stay in memory, the oldest going first.
         kept: these encodings; stages of one run share them.
+        cache: encodings on disk. Without any to keep, the rows of a step are encoded together, and forgotten.
     """
 
     policy: Policy
     roles: Sequence[str]
     keep: int = 0
     kept: Encodings = field(default_factory=dict)
+    cache: EncodedCache | None = None
 
     def conditioning(self, batch: Batch) -> Any:
         """The encoded prompts and conditioning images of P rows."""
-        if not self.keep:
+        if not self._row_by_row:
             return self._conditioning(batch)
-        first, *others = [self._recall("conditioning", example, self._conditioning) for example in batch.examples]
+        first, *others = [self._recall("conditioning", example) for example in batch.examples]
         return first.join(others)
 
     def targets(self, batch: Batch) -> Tensor:
         """The clean latents ``[P, …]`` of the targets, which every row has."""
-        if not self.keep:
+        if not self._row_by_row:
             return self._targets(batch)
-        return torch.cat([self._recall("targets", example, self._targets) for example in batch.examples])
+        return torch.cat([self._recall("targets", example) for example in batch.examples])
+
+    @property
+    def _row_by_row(self) -> bool:
+        return bool(self.keep) or self.cache is not None
 
     def _conditioning(self, batch: Batch) -> Any:
         images, masks = batch.conditioning_images(self.roles), batch.conditioning_masks(self.roles)
@@ -57,10 +64,25 @@ class Encoder:
         assert batch.targets is not None, "checked by the objective"
         return self.policy.encode_target(batch.targets)
 
-    def _recall(self, part: str, example: Example, encode: Callable[[Batch], Any]) -> Any:
+    def _recall(self, part: Part, example: Example) -> Any:
+        """From memory, else from disk, else encoded now."""
         key = (part, example.id)
-        if key not in self.kept:
+        if key in self.kept:
+            return self.kept[key]
+        found = self._from_disk(part, example)
+        if self.keep:
             while len(self.kept) >= 2 * self.keep:  # two parts a row
                 del self.kept[next(iter(self.kept))]
-            self.kept[key] = encode(Batch(examples=(example,)))
-        return self.kept[key]
+            self.kept[key] = found
+        return found
+
+    def _from_disk(self, part: Part, example: Example) -> Any:
+        saved = self.cache.load(part, example, self.roles) if self.cache else None
+        if saved is not None:
+            conditioning = part == "conditioning"
+            return self.policy.conditioning_from(saved) if conditioning else saved["latents"].to(self.policy.device)
+        alone = Batch(examples=(example,))
+        made = self._conditioning(alone) if part == "conditioning" else self._targets(alone)
+        if self.cache is not None:
+            self.cache.save(part, example, self.roles, made.tensors() if part == "conditioning" else {"latents": made})
+        return made

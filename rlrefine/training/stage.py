@@ -30,6 +30,7 @@ from rlrefine.training.checkpoint import (
     save_checkpoint,
     seed_generators,
 )
+from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
@@ -205,6 +206,7 @@ class StageRun:
                 roles=self.recipe.policy.settings.images,
                 keep=self.recipe.data.keep_encoded,
                 kept=self.encodings,
+                cache=open_cache(self.recipe),
             ),
             objective=entry.build(self.part.settings),
             rewards=build_rewards(self.recipe.rewards) if "rewards" in entry.uses else None,

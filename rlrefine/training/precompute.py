@@ -1,0 +1,53 @@
+"""Encode every training row of a recipe once, into a folder that its runs read from."""
+
+from dataclasses import dataclass
+
+from rlrefine.data.build import open_rows
+from rlrefine.errors import UsageError
+from rlrefine.recipe.paths import with_absolute_paths
+from rlrefine.recipe.schema import Engine as EngineSettings
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.encoded_cache import open_cache
+from rlrefine.training.encoder import Encoder
+from rlrefine.training.engine import Engine
+from rlrefine.training.handover import load_policy
+from rlrefine.training.progress import Reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precomputed:
+    """What a pass over the rows did."""
+
+    rows: int
+    made: int
+    """Encodings that were not there before."""
+    found: int
+
+
+def precompute(recipe: Recipe, report: Reporter) -> Precomputed:
+    """Fill ``data.encoded_cache``; what is there already is left as it is, so an interrupted pass goes on.
+
+    Raises:
+        UsageError: the recipe names no folder.
+    """
+    recipe = with_absolute_paths(recipe)
+    cache = open_cache(recipe)
+    if cache is None:
+        raise UsageError("data.encoded_cache: expected a folder, found null; add data.encoded_cache=FOLDER")
+    rows = open_rows(recipe.data.train, (recipe.data.size[0], recipe.data.size[1]))
+    policy = load_policy(recipe.policy, Engine(EngineSettings()).device, recipe.engine.precision)
+    encoder = Encoder(policy=policy, roles=recipe.policy.settings.images, cache=cache)
+    made = found = 0
+    report.stage("precompute", 0, len(rows))
+    for number in range(len(rows)):
+        batch = rows.batch([number])
+        for part, encode in {"conditioning": encoder.conditioning, "targets": encoder.targets}.items():
+            if part == "targets" and batch.targets is None:
+                continue
+            if cache.load(part, batch.examples[0], encoder.roles) is not None:
+                found += 1
+                continue
+            encode(batch)
+            made += 1
+        report.step(number + 1, {})
+    return Precomputed(rows=len(rows), made=made, found=found)
