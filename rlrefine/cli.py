@@ -135,6 +135,9 @@ def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int |
 
     checked = load_recipe(recipe, overrides)
     if nproc is not None:
+        from rlrefine.recipe.arithmetic import check_processes
+
+        check_processes(checked, nproc)
         _launch(["train", recipe, *overrides], stage, nproc)
         return
     from rlrefine.training.progress import reporting

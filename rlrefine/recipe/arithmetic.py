@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rlrefine.errors import UsageError
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.settings import SamplingSettings
 from rlrefine.training.stochastic import stochastic_steps
@@ -65,3 +66,25 @@ def stage_steps(recipe: Recipe, label: str) -> int:
     if stage.steps is not None or stage.same_evaluations_as is None:
         return stage.steps or 0
     return max(1, stage_evaluations(recipe, stage.same_evaluations_as) // step_cost(stage, recipe.run.seed, 0).total)
+
+
+def check_processes(recipe: Recipe, processes: int) -> None:
+    """See that so many processes can share the work of every stage.
+
+    Raises:
+        UsageError: they cannot, with the sums.
+    """
+    if processes > 1 and recipe.engine.name == "single":
+        raise UsageError(
+            f"engine.name: single is one process, and {processes} are to be started; set engine.name=ddp or deepspeed"
+        )
+    uneven = [
+        f"stages.{label}.prompts_per_step: {stage.prompts_per_step} rows leave {stage.prompts_per_step % processes}"
+        for label, stage in recipe.stages.items()
+        if stage.prompts_per_step % processes
+    ]
+    if uneven:
+        raise UsageError(
+            f"{processes} processes cannot share the rows of a step equally: {'; '.join(uneven)}; "
+            f"choose multiples of {processes}"
+        )

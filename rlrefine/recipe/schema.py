@@ -147,6 +147,12 @@ class Engine:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Numbers of the frozen base model; what is trained stays in fp32."""
 
+    def __post_init__(self) -> None:
+        if self.offload is not None and self.name != "deepspeed":
+            raise ValueError(f"offload: expected null, since only deepspeed moves anything, found {self.offload}")
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError("offload: expected optimizer, or zero_stage: 3 for parameters, found parameters")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

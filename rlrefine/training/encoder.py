@@ -82,7 +82,7 @@ class Encoder:
             conditioning = part == "conditioning"
             return self.policy.conditioning_from(saved) if conditioning else saved["latents"].to(self.policy.device)
         alone = Batch(examples=(example,))
-        made = self._conditioning(alone) if part == "conditioning" else self._targets(alone)
+        made: Any = self._conditioning(alone) if part == "conditioning" else self._targets(alone)
         if self.cache is not None:
             self.cache.save(part, example, self.roles, made.tensors() if part == "conditioning" else {"latents": made})
         return made

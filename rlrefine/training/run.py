@@ -1,5 +1,6 @@
 """A run: the stages of a recipe in order, then the held-out table and the report."""
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,6 +10,7 @@ from policies.registry import POLICIES
 from rlrefine.data.build import open_rows
 from rlrefine.errors import UsageError
 from rlrefine.evaluation.held_out import HeldOut
+from rlrefine.recipe.arithmetic import check_processes
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.paths import with_absolute_paths
 from rlrefine.recipe.problems import closest
@@ -39,7 +41,7 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
     POLICIES[recipe.policy.name].check_available(recipe.policy.settings)
     build_rewards(recipe.rewards)  # one whose package or weights are missing stops the run here, not after a stage
     recipe = with_absolute_paths(recipe)
-    engine = Engine(recipe.engine)
+    engine = start_engine(recipe)
     name = engine.agree(recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(Path(recipe.run.out) / name)
     if engine.is_main:
@@ -67,8 +69,18 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
     _check_stage(recipe, only_stage)
     for change in folder.changed_versions():
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
-    execute(recipe, folder, Engine(recipe.engine), report, only_stage)
+    execute(recipe, folder, start_engine(recipe), report, only_stage)
     return folder
+
+
+def start_engine(recipe: Recipe) -> Engine:
+    """The engine that a recipe names, in the processes that a launcher started, or in this one alone.
+
+    Raises:
+        UsageError: so many processes cannot share the work.
+    """
+    check_processes(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    return Engine(recipe.engine)
 
 
 def _check_stage(recipe: Recipe, only_stage: str | None) -> None:

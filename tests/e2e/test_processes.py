@@ -4,6 +4,7 @@ Processes are forked from this warm one and speak over gloo, as those that ``--n
 """
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,34 +151,39 @@ def test_a_gradient_that_only_one_process_has_is_seen(alone, recipe_file):
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) > TOLERANCE
 
 
-def test_the_launcher_starts_processes_and_speaks_for_them_once(recipe_file):
-    """Through the command line: rows that cannot be shared are one message, and the exit code is the process's."""
-    changes = ["stages.sft.prompts_per_step=3", "stages.sft.micro_batch=1", "run.name=launched", *ENGINES["ddp"]]
-    command = [sys.executable, "-m", "rlrefine", "train", str(recipe_file), *changes, "--nproc", "2"]
-    done = subprocess.run(command, cwd=recipe_file.parent, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    message = "rlrefine: prompts_per_step: 3 rows cannot be shared equally by 2 processes; choose a multiple of 2"
-    assert [line for line in done.stderr.splitlines() if "rlrefine:" in line] == [message]
+def command(recipe_file, *arguments):
+    full = [sys.executable, "-m", "rlrefine", *arguments]
+    return subprocess.run(full, cwd=recipe_file.parent, capture_output=True, text=True, timeout=300)
+
+
+def test_the_launcher_starts_processes_and_speaks_for_them_once(recipe_file, small_rows, tmp_path):
+    """Through the command line: a picture that one process cannot read is one message, with that process's code."""
+    rows = shutil.copytree(small_rows / "train", tmp_path / "rows")
+    for file in rows.glob("*-draft.png"):
+        file.write_bytes(file.read_bytes()[:90])
+    done = command(
+        recipe_file, "train", str(recipe_file), f"data.train={rows}", "data.validation=null", "data.heldout=null",
+        "run.name=launched", *ENGINES["ddp"], "--nproc", "2",
+    )  # fmt: skip
+    assert done.returncode == 3
+    told = [line for line in done.stderr.splitlines() if line.startswith("rlrefine:")]
+    assert len(told) == 1
+    assert "cannot read" in told[0]
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture(scope="module")
-def preferring(recipe_file):
-    """The run of one process that learns from preferences alone."""
-    changes = ["~stages.sft", "~stages.sft_more", "~stages.grpo.kl", "stages.grpo.objective=online_dpo",
-               "stages.grpo.init=checkpoint", "data.heldout=null", "data.validation=null"]  # fmt: skip
-    recipe = load_recipe(recipe_file, [f"run.out={recipe_file.parent}", "run.name=preferring", *changes])
-    assert in_processes(lambda rank: start(recipe, "preferring", LineReporter()), count=1) == [0]
-    return recipe_file.parent / "preferring", changes
-
-
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-def test_preferences_are_one_optimisation_too(recipe_file, preferring, engine):
-    """Rows of all processes are ranked and counted together; the reference is replayed wherever parameters lie."""
-    alone, changes = preferring
-    codes, root = train(recipe_file, f"preferring-{engine}", [*ENGINES[engine], *changes])
-    assert codes == [0, 0]
-    place = "stages/grpo/weights/grpo.safetensors"
-    ours, theirs = load_file(root / place), load_file(alone / place)
-    assert ours.keys() == theirs.keys()
-    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < TOLERANCE
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["engine.name=single"], "engine.name: single is one process, and 3 are to be started"),
+        (
+            ["engine.name=ddp"],
+            "cannot share the rows of a step equally: stages.sft.prompts_per_step: 4 rows leave 1",
+        ),
+    ],
+)
+def test_what_processes_cannot_share_is_said_before_they_are_started(recipe_file, changes, message):
+    done = command(recipe_file, "train", str(recipe_file), "run.name=never", *changes, "--nproc", "3")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (recipe_file.parent / "runs" / "never").exists()
