@@ -262,3 +262,15 @@ def test_the_number_of_losses_is_foretold(kontext_policy, experience_of, micro_b
     rows = experience_of(Sft(SftSettings()), micro_batch if micro_batch != 3 else 2)
     objective = Sft(SftSettings())
     assert objective.losses_per_update(rows) == len(list(objective.losses(kontext_policy, rows, 0)))
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
+def test_the_reference_leaves_the_graph_of_the_loss_alone(kontext_policy, experience_of, lora):
+    """With every parameter trained, the reference's weights stand in for the present ones for a moment."""
+    kontext_policy.stage.begin("grpo", 0, lora)
+    experience, _ = experience_of(grpo())
+    disturb(kontext_policy, 0.001)
+    free = gradient(kontext_policy, grpo(ratio_tolerance=1.0).losses(kontext_policy, experience, 1))
+    kept = grpo(kl=KlSettings(coef=1.0), ratio_tolerance=1.0)
+    held = gradient(kontext_policy, kept.losses(kontext_policy, experience, 1))
+    assert (held - free).norm() > 0.01 * free.norm()

@@ -51,10 +51,11 @@ class Grpo:
             assert experience.credit is not None
             advantage_B = experience.credit[chunk.rows, chunk.samples].flatten()
             for index in range(len(trajectory.plan.stochastic)):
+                velocity, mean = self._kept_near(policy, conditioning, trajectory, index)
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
                 if update == 0:
                     settle_replay(experience, trajectory, index, scored, log_prob_B, self._tolerance(experience))
-                divergence_B = self._divergence(policy, conditioning, trajectory, index, scored)
+                divergence_B = self._divergence(scored, velocity, mean)
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
                 yield self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
 
@@ -67,19 +68,28 @@ class Grpo:
     def losses_per_update(self, experience: Experience) -> int:
         return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)
 
-    def _divergence(
-        self, policy: Policy, conditioning: object, trajectory: Trajectory, index: int, scored: Scored
-    ) -> Tensor:
-        """The divergence of each sample; zeros, at no cost, where its coefficient is 0."""
+    def _kept_near(
+        self, policy: Policy, conditioning: object, trajectory: Trajectory, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity and mean of the policy that this one is kept near, at no cost where nothing keeps it.
+
+        The reference computes before the graph of the loss begins: where every parameter is trained, its weights take
+        the place of the present ones for a moment, and a graph that was there would be spoilt.
+        """
         kl = self.settings.kl
-        if kl.coef == 0:
-            return scored.velocity.new_zeros(len(scored.velocity))
-        velocity, mean = trajectory.velocity[:, index], trajectory.mean[:, index]
-        if kl.target == "reference":
+        if kl.coef > 0 and kl.target == "reference":
             with torch.no_grad(), policy.weights("reference"):
                 reference, _ = replay(policy, conditioning, trajectory, index)
-            velocity, mean = reference.velocity, reference.mean
-        return kl_v(scored.velocity, velocity) if kl.form == "v" else kl_x(scored.mean, mean, scored.std)
+            return reference.velocity, reference.mean
+        return trajectory.velocity[:, index], trajectory.mean[:, index]
+
+    def _divergence(self, scored: Scored, velocity: Tensor, mean: Tensor) -> Tensor:
+        """The divergence of each sample; zeros where its coefficient is 0."""
+        if self.settings.kl.coef == 0:
+            return scored.velocity.new_zeros(len(scored.velocity))
+        if self.settings.kl.form == "v":
+            return kl_v(scored.velocity, velocity)
+        return kl_x(scored.mean, mean, scored.std)
 
     def _loss(
         self, log_prob_B: Tensor, old_log_prob_B: Tensor, advantage_B: Tensor, divergence_B: Tensor, share: float
