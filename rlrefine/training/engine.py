@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor
 
@@ -112,8 +112,7 @@ def _single(settings: EngineSettings) -> Accelerator:
 
 
 def _ddp(settings: EngineSettings) -> Accelerator:
-    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[*handlers, *_process_group()])
+    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=_process_group())
 
 
 def _deepspeed(settings: EngineSettings) -> Accelerator:
