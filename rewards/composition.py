@@ -78,4 +78,5 @@ class WeightedRewards:
                 sample, failure = next(iter(scores.failures.items()))
                 raise RewardError(f"{label}: image {sample} has no score ({failure.kind}): {failure.message}")
             scores = scores.values
-        return check_scores(label, scores.detach().float(), len(inputs.images), reward.range)
+        scores = check_scores(label, scores.detach().float(), len(inputs.images), reward.range)
+        return scores.to(inputs.images.device)  # a reward that computes on the CPU may stand beside others

@@ -6,6 +6,7 @@ from rewards.patches import image_patches
 from rewards.registry import REWARDS, TRANSFORMS
 from rewards.testing import check_reward
 from rewards.types import Failure, Scores
+from tests.second_device import second_device
 
 
 def inputs_of(rows=2, group=3, size=32, mask=None):
@@ -131,6 +132,19 @@ def test_the_total_is_weighted_and_the_breakdown_is_not():
     assert output.breakdown["scaled"].tolist() == [0.0, 0.5]
     assert output.scaled["scaled"].tolist() == [1.0, 1.5]
     assert output.breakdown["measured"].tolist() == [1.0, 1.0]
+
+
+def test_scores_are_where_the_images_are():
+    """One reward computes on the CPU, as a reader of text would, and the other where the images are."""
+    with second_device() as there:
+        images = torch.rand(2, 3, 8, 8).to(there)
+        parts = {"cpu": torch.tensor([0.5, 1.0]), "there": torch.tensor([0.25, 0.5]).to(there)}
+        reward = WeightedRewards({label: Component(reward=Constant(scores)) for label, scores in parts.items()})
+        output = reward(RewardInputs(images=images))
+        assert {value.device for value in (output.total, *output.breakdown.values(), *output.applicable.values())} == {
+            there
+        }
+        assert output.total.cpu().tolist() == [0.75, 1.5]
 
 
 @pytest.mark.parametrize(
