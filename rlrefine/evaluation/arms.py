@@ -86,11 +86,12 @@ class Evaluator:
             batch = self.rows.batch(rows)
             if batch.targets is None:
                 raise DataError(f"data: evaluation needs a target in every row of {self.rows.folder}")
-            images = edit(batch, rows).float().cpu()
-            scores = self.rewards(reward_inputs(batch, images)) if self.rewards else None
-            for name, values in row_metrics(images, batch.targets, batch.masks, scores).items():
-                table.setdefault(name, []).extend(values.tolist())
-            kept += list(images[: max(0, self.pictures - first)])
+            images = edit(batch, rows).float().to(self.engine.device)  # where a reward's own network is fast, too
+            inputs = reward_inputs(batch, images)
+            scores = self.rewards(inputs) if self.rewards else None
+            for name, values in row_metrics(images, inputs.condition("targets"), inputs.masks, scores).items():
+                table.setdefault(name, []).extend(values.cpu().tolist())
+            kept += list(images[: max(0, self.pictures - first)].cpu())
         self.report.phase("evaluation", each, each)
         return self._together(table, kept)
 
