@@ -222,7 +222,7 @@ class FluxKontext:
         if self.settings.attention == "full":
             return None
         lengths = [rows * columns for rows, columns in map(self._grid, layout)]
-        return {"attention_mask": restricted_mask(prompt_and_noisy, lengths).to(self.device)}
+        return {"attention_mask": restricted_mask(prompt_and_noisy, lengths, self.device)}
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""

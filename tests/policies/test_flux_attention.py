@@ -9,6 +9,7 @@ from torch import nn
 
 from policies.flux_attention import restricted_mask
 from policies.settings import LoraSettings
+from tests.second_device import second_device
 
 SIGMA, GUIDANCE = torch.tensor([0.6, 0.3]), 2.5
 
@@ -83,3 +84,10 @@ def test_adapters_learn_through_it_with_recomputed_blocks_too(load, rows, latent
     plain, recomputed = gradients
     assert sum(gradient.abs().sum() for gradient in plain.values()) > 0
     assert all(torch.allclose(plain[name], recomputed[name], rtol=0, atol=1e-6) for name in plain)
+
+
+def test_the_mask_is_made_on_the_device_it_is_used_on():
+    with second_device() as there:
+        made = restricted_mask(2, [3, 1], there)
+        assert made.device == there
+        assert torch.equal(made.cpu(), restricted_mask(2, [3, 1]))
