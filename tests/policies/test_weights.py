@@ -185,3 +185,11 @@ def test_a_stage_may_be_called_like_a_layer(kontext_policy, name):
     trained = [key for key, value in kontext_policy.trained.named_parameters() if value.requires_grad]
     assert trained == list(kontext_policy.stage.parameters)
     assert all(f"lora_A.{name}." in key or f"lora_B.{name}." in key for key in trained)
+
+
+def test_the_first_weights_leave_every_other_generator_alone(kontext_policy, monkeypatch):
+    """A part that draws from the GPU's generator goes on where it was when a stage begins."""
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generator was started anew"))
+    kontext_policy.stage.begin("sft", 0, LORA)
+    assert torch.equal(torch.get_rng_state(), before)
