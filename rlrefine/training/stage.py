@@ -155,6 +155,7 @@ class StageRun:
         self._train(policy, prepared, begun)
         publish_weights(self.folder.weights(self.label), policy, self.below, self.fingerprint, self.engine.is_main)
         self.engine.wait()
+        del policy, prepared, optimizer  # or the next model would be loaded beside this one
         self.engine.release()
 
     def _saved_state(self) -> TrainState | None:

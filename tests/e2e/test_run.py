@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 
 from rlrefine.errors import CheckpointError, UsageError
 from rlrefine.recipe.load import load_recipe
+from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
+from rlrefine.training.handover import load_policy
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import resume, start
 from tests.e2e.conftest import result_of
@@ -320,3 +323,25 @@ def test_changed_versions_are_said(uninterrupted, tmp_path, capsys):
     (copy / "environment.json").write_text(json.dumps(environment))
     resume(copy, LineReporter())
     assert "since the run began: torch 1.0 became" in capsys.readouterr().out
+
+
+def test_a_stages_model_is_gone_when_the_stage_is_done(recipe_file, tmp_path, monkeypatch):
+    """Two models of 24 GB do not fit beside each other on many a GPU."""
+    models, left = [], []
+
+    def load(*given):
+        policy = load_policy(*given)
+        models.append(weakref.ref(policy.pipeline.transformer))
+        return policy
+
+    def release(self):
+        free(self)
+        left.append(models[-1]() is not None)
+
+    free = Engine.release
+    monkeypatch.setattr("rlrefine.training.stage.load_policy", load)
+    monkeypatch.setattr(Engine, "release", release)
+    changes = ["~stages.sft_more", "data.validation=null", "data.heldout=null", "run.name=r", f"run.out={tmp_path}"]
+    changes += [f"stages.{label}.steps=1" for label in ("sft", "grpo")]
+    start(load_recipe(recipe_file, changes), "r", LineReporter())
+    assert left == [False, False]
