@@ -23,6 +23,9 @@ from rlrefine.recipe.schema import Optimizer
 from rlrefine.training.backends import Divided, Prepared, Replicated, Sharded
 
 
+PRECISION = "no"  # mixed precision of accelerate, which its launcher may ask for; ours is ``engine.precision``
+
+
 class Engine:
     """One process of a run, and how it speaks to the others.
 
@@ -35,6 +38,7 @@ class Engine:
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
+        _check_gpus()
         self.accelerator = ACCELERATORS[self.settings.name](self.settings)
 
     @property
@@ -108,11 +112,12 @@ class Engine:
 
 
 def _single(settings: EngineSettings) -> Accelerator:
-    return Accelerator()
+    return Accelerator(mixed_precision=PRECISION)
 
 
 def _ddp(settings: EngineSettings) -> Accelerator:
-    return Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=_process_group())
+    on_cpu = not torch.cuda.is_available()
+    return Accelerator(cpu=on_cpu, mixed_precision=PRECISION, kwargs_handlers=_process_group())
 
 
 def _deepspeed(settings: EngineSettings) -> Accelerator:
@@ -138,12 +143,14 @@ def _deepspeed(settings: EngineSettings) -> Accelerator:
     )
     # a name for the engine's own arithmetic; micro-batches are the recipe's, and gradients are added up, not averaged
     plugin.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1}
+    # what is kept in host memory is updated by torch's AdamW too: DeepSpeed's own is compiled first, rounds in another
+    # way, and keeps its step count in another form, which no other engine could go on with
+    plugin.deepspeed_config["zero_force_ds_cpu_optimizer"] = False
     if not torch.cuda.is_available():
-        # both save memory or time on a GPU alone: an optimiser that is compiled first, and a linear layer that gathers
-        # its weight again for the backward pass, and rounds in another order than torch's
-        plugin.deepspeed_config["zero_force_ds_cpu_optimizer"] = False
+        # saves memory on a GPU alone: a linear layer that gathers its weight again for the backward pass, and rounds in
+        # another order than torch's
         plugin.deepspeed_config["zero_optimization"]["memory_efficient_linear"] = False
-    accelerator = Accelerator(deepspeed_plugin=plugin, kwargs_handlers=_process_group())
+    accelerator = Accelerator(deepspeed_plugin=plugin, mixed_precision=PRECISION, kwargs_handlers=_process_group())
     unset_hf_deepspeed_config()  # or transformers would divide the text encoders too, which are not wrapped
     return accelerator
 
@@ -156,10 +163,25 @@ def _fsdp2(settings: EngineSettings) -> Accelerator:
         )
     from accelerate import FullyShardedDataParallelPlugin
 
+    _alone_if_not_launched()
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2, reshard_after_forward=True, auto_wrap_policy="transformer_based_wrap"
     )
-    return Accelerator(fsdp_plugin=plugin)
+    return Accelerator(fsdp_plugin=plugin, mixed_precision=PRECISION)
+
+
+def _check_gpus() -> None:
+    """Two processes on one GPU cannot speak to each other: nccl refuses them in the middle of a run.
+
+    Raises:
+        UsageError: more processes were started on this machine than it has GPUs.
+    """
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > gpus > 0:
+        raise UsageError(
+            f"engine: {processes} processes were started on this machine, which has {gpus} GPU{'s' * (gpus > 1)}; "
+            f'start at most {gpus}, or set the environment variable CUDA_VISIBLE_DEVICES="" to run on the CPU'
+        )
 
 
 def _process_group() -> list[Any]:
@@ -168,7 +190,7 @@ def _process_group() -> list[Any]:
 
 
 def _alone_if_not_launched() -> None:
-    """DeepSpeed always wants a process group, also of one; a launcher would have set these."""
+    """DeepSpeed and FSDP2 always want a process group, also of one; a launcher would have set these."""
     if "RANK" in os.environ:
         return
     with socket.socket() as free:

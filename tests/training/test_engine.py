@@ -1,5 +1,6 @@
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from rlrefine import draws
 from rlrefine.errors import CheckpointError, NumericsError, UsageError
@@ -81,6 +82,22 @@ def test_the_optimisers_state_survives_by_name():
     assert torch.equal(restored, expected)
     with pytest.raises(CheckpointError, match="does not train"):
         second.load_optimizer_state({"other|step": saved["weight|step"]})
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"2 processes were started on this machine, which has 1 GPU; start at most 1"):
+        Engine()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # processes on a CPU share it
+    Engine()
+
+
+def test_a_launchers_mixed_precision_is_not_taken_over(monkeypatch):
+    """``accelerate launch --mixed_precision bf16`` would have the network rounded where the recipe says float32."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(True)
+    assert Engine().accelerator.mixed_precision == "no"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="refused without GPUs only")
