@@ -93,7 +93,7 @@ class StageWeights:
     def _add_adapter(self, stage: str, seed: int, lora: LoraSettings) -> dict[str, nn.Parameter]:
         config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=self.targets, lora_dropout=0.0)
         with torch.random.fork_rng(devices=[]):
-            # peft draws the A matrices from the CPU's global generator; torch.manual_seed would reseed the GPU's as well
+            # peft draws the A matrices from the CPU's generator; torch.manual_seed would seed the GPU's as well
             torch.default_generator.manual_seed(seed)
             inject_adapter_in_model(config, self.module, adapter_name=stage)
         self._activate([*self.earlier, stage])

@@ -22,7 +22,6 @@ from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.recipe.schema import Optimizer
 from rlrefine.training.backends import Divided, Prepared, Replicated, Sharded
 
-
 PRECISION = "no"  # mixed precision of accelerate, which its launcher may ask for; ours is ``engine.precision``
 
 
