@@ -79,6 +79,18 @@ def transformer() -> FluxTransformer2DModel:
     )
 
 
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """FLUX.1-Kontext's own, whose shift follows from the size of the image."""
+    return FlowMatchEulerDiscreteScheduler(
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+    )
+
+
 def pipeline(sentences: Sequence[str], vae: AutoencoderKL) -> FluxKontextPipeline:
     """The whole pipeline around a trained autoencoder; everything else starts at random."""
     clip, t5 = clip_tokenizer(sentences), t5_tokenizer(sentences)
@@ -105,16 +117,8 @@ def pipeline(sentences: Sequence[str], vae: AutoencoderKL) -> FluxKontextPipelin
         pad_token_id=t5.pad_token_id,
         eos_token_id=t5.eos_token_id,
     )
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        shift=3.0,
-        use_dynamic_shifting=True,
-        base_shift=0.5,
-        max_shift=1.15,
-        base_image_seq_len=256,
-        max_image_seq_len=4096,
-    )
     return FluxKontextPipeline(
-        scheduler=scheduler,
+        scheduler=scheduler(),
         vae=vae,
         text_encoder=CLIPTextModel(clip_config),
         tokenizer=clip,
