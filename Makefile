@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: demo test seeds setup setup-dev lint types contracts unit docs format tiny-kontext clean
+.PHONY: demo test test-gpu seeds setup setup-dev lint types contracts unit docs format tiny-kontext clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -44,6 +44,10 @@ contracts: setup-dev
 
 unit: setup-dev
 	$(TEST_ENV) $(BIN)/pytest
+
+# Tests that need a GPU; each says why where it cannot run. With a CUDA build of torch, VENV=… names its environment.
+test-gpu: setup-dev
+	$(TEST_ENV) $(BIN)/pytest -m gpu tests/gpu -rs
 
 docs: setup-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .site

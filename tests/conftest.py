@@ -8,6 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 
 
+def pytest_configure(config):
+    """GPUs are for ``-m gpu`` alone: all other tests run on the CPU, and some of them fork."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True)
 def one_thread_and_seed(request):
     """Results must not depend on the machine or on the order of tests."""
