@@ -143,7 +143,7 @@ def test_one_gpu_under_an_engine_for_several(whole, recipe_file, engine):
 
 @pytest.mark.parametrize("engine", ["single", "zero2", "zero3", "fsdp2"])
 def test_a_base_in_bfloat16_under_every_engine(recipe_file, engine):
-    changes = ENGINES.get(engine, []) + ["engine.precision=bf16", "policy.gradient_checkpointing=true"]
+    changes = [*ENGINES.get(engine, []), "engine.precision=bf16", "policy.gradient_checkpointing=true"]
     rlrefine("train", recipe_file, f"run.name={engine}", *changes, exact=False)
     last = records(recipe_file.parent / engine)[-1]
     assert last["stage"] == "grpo"
