@@ -1,7 +1,7 @@
 """Time and memory of one GRPO step at full size, phase by phase: ``python -m benchmarks.gpu``.
 
 One row of data, a group of samples, a draft and a reference: encode, rollout, decode, reward, and one update, through
-the code that trains, on a FLUX.1-Kontext of the full size with random weights (``benchmarks/full_size.py``). Times are
+the code that trains, on a FLUX.1-Kontext of the full size with random weights (``pretraining/full_size.py``). Times are
 medians of synchronised calls after a warm-up. Floating-point operations of encoding and decoding are counted on the
 calls themselves, those of rollout and update on one evaluation each (with its backward pass and what gradient
 checkpointing computes again), times the evaluations that were made; by torch's ``FlopCounterMode``, so matrix products,
@@ -20,12 +20,12 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks import full_size
 from benchmarks.meter import Meter, Phase, flop, hardware, matmul_peak, table
 from policies.flux_kontext import FluxKontext
 from policies.rollout import replay, rollout
 from policies.settings import FluxKontextSettings, LoraSettings
 from policies.trajectory import Trajectory
+from pretraining import full_size
 from rewards import Component, MaskedPixel, PatchPerceptual, WeightedRewards
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch, Example, Reference

@@ -80,7 +80,7 @@ def matmul_peak(meter: Meter, side: int) -> float:
     """Operations per second of a square bfloat16 matrix product."""
     left, right = (torch.randn(side, side, device=meter.device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(3):
-        left @ right
+        torch.matmul(left, right)
     return 2 * side**3 / statistics.median(meter.seconds(lambda: left @ right) for _ in range(20))
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from benchmarks import full_size, gpu, meter
+from benchmarks import gpu, meter
+from pretraining import full_size
 
 TINY = ["--size", "tiny", "--group", "4", "--steps", "4", "--rank", "4"]
 
