@@ -59,6 +59,7 @@ class Trainer:
             for update in range(self.objective.updates):
                 self.learn(experience, update)
                 self.update(step, update)
+            del experience  # or the next step's samples would be made beside this one's
             yield step + 1, self.metrics | self.engine.sum(self.shares)
 
     def collect(self, step: int) -> Experience:
