@@ -112,6 +112,43 @@ def validate(recipe: str, overrides: Sequence[str]) -> None:
 
 
 @cli.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--devices", type=click.IntRange(min=1), default=1, help="Predict for 1 to this many.")
+@click.option("--gpu/--cpu", "on_gpu", default=None, help="What the devices are; by default what this machine has.")
+@click.option("--memory", "gib", type=click.FloatRange(min=0), help="GiB of one device; warn of what does not fit.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def plan(
+    recipe: str, overrides: Sequence[str], devices: int, on_gpu: bool | None, gib: float | None, as_json: bool
+) -> None:
+    """Predict what a recipe costs before any weights are loaded: work, memory, disk, licences.
+
+    \b
+    rlrefine plan omnirefiner_tiny
+    rlrefine plan my.yaml engine.name=deepspeed --devices 8 --gpu --memory 80
+    """
+    from rlrefine.recipe.load import load_recipe
+
+    checked = load_recipe(recipe, overrides)
+    from rlrefine.planning.command import predict
+
+    predict(checked, devices, on_gpu, gib, as_json=as_json)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def doctor(as_json: bool) -> None:
+    """Look at this machine and what is installed: what is broken, and one fix for each.
+
+    Ends with code 1 if something is broken.
+    """
+    from rlrefine.doctor.command import examine
+
+    if not examine(as_json=as_json):
+        sys.exit(1)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of a recipe, for completion in an editor."""
     from rlrefine.recipe.json_schema import json_schema
@@ -326,7 +363,8 @@ def precompute_data(recipe: str, overrides: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line; an error that a user can act on is one message, and the exit code tells its kind."""
     try:
-        _own_packages_only()
+        if [*(sys.argv[1:] if arguments is None else arguments)][:1] != ["doctor"]:  # which reports it among the rest
+            _own_packages_only()
         cli.main(args=arguments, prog_name="rlrefine", standalone_mode=False)
     except click.ClickException as error:
         error.show()

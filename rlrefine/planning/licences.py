@@ -1,0 +1,58 @@
+"""Under which terms the parts of a recipe stand, as far as that is known here. No torch here.
+
+What is not known is said to be not known: ask where it comes from. This is no legal advice.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.registry import EMBEDDED
+from rlrefine.data.sources import BUILT_IN
+from rlrefine.recipe.schema import Recipe
+
+UNKNOWN = "not known"
+OURS = "Apache-2.0, as this project"
+
+CHECKPOINTS = {
+    "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
+    **dict.fromkeys(EMBEDDED, OURS),
+}
+REWARDS = {
+    "patch_perceptual": ("no weights", OURS),
+    "masked_pixel": ("no weights", OURS),
+    "patch_dreamsim": (UNKNOWN, "MIT (package dreamsim)"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Terms of one part: of its weights or content, and of the code that runs it."""
+
+    part: str
+    weights: str
+    code: str
+
+
+def ledger(recipe: Recipe) -> list[Entry]:
+    """The terms of base model, rewards and data."""
+    checkpoint = recipe.policy.settings.checkpoint
+    base = CHECKPOINTS.get(checkpoint) or _said_in(Path(checkpoint).expanduser())
+    entries = [Entry(part=f"base model {checkpoint}", weights=base, code="Apache-2.0 (diffusers, transformers, peft)")]
+    for label, reward in recipe.rewards.items():
+        weights, code = REWARDS.get(reward.name, (UNKNOWN, UNKNOWN))
+        entries.append(Entry(part=f"reward {label} ({reward.name})", weights=weights, code=code))
+    for source in dict.fromkeys(s for s in (recipe.data.train, recipe.data.validation, recipe.data.heldout) if s):
+        terms = "those of scikit-image's sample pictures" if source.startswith(BUILT_IN) else UNKNOWN
+        entries.append(Entry(part=f"data {source}", weights=terms, code=""))
+    return entries
+
+
+def _said_in(folder: Path) -> str:
+    """What the card of a local folder says in its header."""
+    try:
+        lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return UNKNOWN
+    said = dict(line.split(":", 1) for line in lines[1:30] if ":" in line) if lines[:1] == ["---"] else {}
+    name = said.get("license_name", said.get("license", "")).strip()
+    return f"{name} (its README.md says)" if name else UNKNOWN

@@ -1,0 +1,362 @@
+"""What one process of a stage does, phase by phase, done with the real parts on tensors without content.
+
+Shapes: P rows of this process · G samples of a row · H W image.
+
+Of a step only what decides its peak is run: one chunk in place of all, the largest part of an update, and of a
+rollout two stochastic steps and one more. What the others leave behind has the size of what these leave.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from policies.rollout import rollout
+from policies.schedule import sigma_schedule
+from policies.trajectory import RolloutPlan, Trajectory
+from rewards import WeightedRewards
+from rlrefine.data.records import Batch, Example, Reference
+from rlrefine.planning import components as c
+from rlrefine.planning.components import Phases
+from rlrefine.planning.live import LiveBytes, tensors_in
+from rlrefine.planning.shapes import Shape
+from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.encoder import Encoder
+from rlrefine.training.experience import Address, Chunk, Experience, chunks_of, regrouped
+from rlrefine.training.objectives.base import RolloutObjective
+from rlrefine.training.registry import OBJECTIVES
+from rlrefine.training.scoring import reward_inputs, score_in_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What one chunk leaves behind for the rest of its step, in bytes."""
+
+    trajectory: int = 0
+    images: int = 0
+
+
+@dataclass(kw_only=True)
+class Process:
+    """A stage about to run, in one process; everything in it is without content.
+
+    Args:
+        rewards: what samples are scored with; none where the stage scores nothing.
+        rows_in_data: rows of the training data, which bound how many encodings can be kept.
+        plan: a short rollout; none where the stage makes none.
+        stochastic: how many steps of the whole rollout draw noise.
+        on_gpu: the optimiser's step takes all parameters together there, as torch does on a GPU.
+    """
+
+    recipe: Recipe
+    label: str
+    live: LiveBytes
+    shape: Shape
+    rewards: WeightedRewards | None
+    rows_in_data: int
+    plan: RolloutPlan | None
+    stochastic: int
+    on_gpu: bool = False
+    earlier: list[torch.nn.Parameter] = field(default_factory=list)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    _kept: torch.Tensor = field(init=False)
+    _stepped: Phases = field(default_factory=dict)
+    _networks: dict[tuple[int, ...], tuple[Phases, Held]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.policy = self.shape.policy
+        self.objective: Any = OBJECTIVES[self.stage.objective].build(self.stage.settings)
+        for component, module in self.shape.parts.items():
+            self.live.belongs(component, module.parameters())
+        self._tell_prompts_apart()
+        self._keep_encodings()
+        self._begin()
+
+    @property
+    def stage(self) -> StagePart:
+        return self.recipe.stages[self.label]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.recipe.data.size
+        return height, width
+
+    def phases(self, processes: int) -> Phases:
+        """The peaks of one process among several."""
+        rows = self.stage.prompts_per_step // processes
+        found: Phases = {}
+        with self._recording(found):
+            self._save()
+            if self.recipe.data.validation is not None or self.recipe.data.heldout is not None:
+                self._evaluate(processes)
+        return found | self._step_of(rows)
+
+    def _step_of(self, rows: int) -> Phases:
+        """Everything up to the optimiser's step."""
+        batch = self._batch(rows)
+        group_size, micro_batch = self.objective.group_size, self.stage.micro_batch
+        chunks = chunks_of(rows, group_size, micro_batch)
+        rollouts = chunks_of(rows, group_size, self.stage.rollout_batch or micro_batch)
+        found: Phases = {}
+        with self._recording(found):
+            conditioning, encoder = self._encode(batch)
+        network, held = self._network(batch, conditioning, encoder, chunks[0], rollouts[0])
+        found |= network | {name: dict(components) for name, components in self._stepped.items()}
+        if held.trajectory:
+            with self._recording(found):
+                self._reward(batch)
+        self._complete(found, batch, len(rollouts), held, conditioning)
+        if rollouts != chunks and c.REWARD in found:  # both cuts of the trajectories are there until the step is cut
+            found[c.REWARD][c.TRAJECTORIES] *= 2
+        return found
+
+    def _keep_encodings(self) -> None:
+        """Encodings that stay in memory: of each row what the network is shown, and where a stage needs it its
+        target."""
+        rows = min(self.recipe.data.keep_encoded, self.rows_in_data)
+        roles = self.recipe.policy.settings.images
+        batch = self._batch(1)
+        shown = self.policy.encode(batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles))
+        uses = {use for stage in self.recipe.stages.values() for use in OBJECTIVES[stage.objective].uses}
+        target = math.prod(self.policy.latent_shape(self.size)) * 4 if "targets" in uses else 0
+        self._kept = torch.zeros(rows * (_bytes(shown) + target), dtype=torch.uint8)
+        self.live.belongs(c.ENCODED, [self._kept])
+
+    def _begin(self) -> None:
+        """Adapters, running average and optimiser, as ``StageRun.run`` makes them; the optimiser after its first
+        step."""
+        weights, lora = self.policy.stage, self.recipe.policy.settings.lora
+        self.live.belongs(c.BASE, weights.module.parameters())
+        for label in reversed(ancestors(self.recipe, self.label)):
+            weights.begin(label, 0, lora)
+            self.earlier += weights.parameters.values()
+        self.live.belongs(c.EARLIER, self.earlier)
+        weights.begin(self.label, 0, lora)
+        self.live.belongs(c.TRAINED, weights.parameters.values())
+        self.live.belongs(c.COPY, weights._initial.values())
+        if self.stage.ema is not None:
+            weights.start_ema(self.stage.ema.decay)
+            self.live.belongs(c.AVERAGE, weights.ema_state().values())
+        chosen = self.stage.optimizer
+        self.optimizer = torch.optim.AdamW(
+            weights.parameters.values(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay,
+            foreach=self.on_gpu,
+        )  # fmt: skip
+        with self._recording(self._stepped):
+            self._step()
+        self.live.belongs(
+            c.OPTIMIZER, [value for state in self.optimizer.state.values() for value in tensors_in(state)]
+        )
+        for components in self._stepped.values():  # which came into being on the way
+            states = _bytes([list(state.values()) for state in self.optimizer.state.values()])
+            components[c.OPTIMIZER] = states
+            components[c.TEMPORARY] = max(0, components.get(c.TEMPORARY, 0) - states)
+
+    def _tell_prompts_apart(self) -> None:
+        """While a text encoder works, the phase is that of the prompts."""
+        phases: list[str] = []
+        for module in self.shape.parts[c.TEXT].children():
+            module.register_forward_pre_hook(lambda *_: phases.append(self.live.switch(c.PROMPTS)))
+            module.register_forward_hook(lambda *_: self.live.switch(phases.pop()) and None)
+
+    def _batch(self, rows: int) -> Batch:
+        """Rows as the data has them: draft, one reference for each role that the model is shown, target, mask."""
+        roles = [role for role in self.recipe.policy.settings.images if role != "draft"]
+
+        def image(channels: int = 3) -> torch.Tensor:
+            return torch.zeros(channels, *self.size)
+
+        examples = [
+            Example(
+                id=str(number),
+                prompt="",
+                draft=image(),
+                references=tuple(Reference(image=image(), role=role, mask=image(1)) for role in roles),
+                target=image(),
+                mask=image(1),
+            )
+            for number in range(rows)
+        ]
+        self.live.belongs(c.ROWS, tensors_in(examples))
+        return Batch(examples=tuple(examples))
+
+    def _encode(self, batch: Batch) -> tuple[Any, Encoder]:
+        data, roles = self.recipe.data, self.recipe.policy.settings.images
+        each_alone = len(batch) if data.encoded_cache is not None else 0
+        encoder = Encoder(policy=self.policy, roles=roles, keep=data.keep_encoded or each_alone)
+        with self.live.phase(c.ENCODE):
+            conditioning = encoder.conditioning(batch)
+            if "targets" in OBJECTIVES[self.stage.objective].uses and encoder.keep:
+                encoder.targets(batch)
+        self.live.belongs(c.ENCODED, [*tensors_in(conditioning), *tensors_in(encoder.kept)])
+        return conditioning, encoder
+
+    def _network(
+        self, batch: Batch, conditioning: Any, encoder: Encoder, chunk: Chunk, rollout_chunk: Chunk
+    ) -> tuple[Phases, Held]:
+        """Rollout and update of one chunk; chunks of equal size are run once, however many processes there are."""
+        key = (_samples(chunk), chunk.group_size, _samples(rollout_chunk), rollout_chunk.group_size)
+        if key not in self._networks:
+            found: Phases = {}
+            with self._recording(found):
+                held = self._run_chunk(batch, conditioning, encoder, chunk, rollout_chunk)
+            self._networks[key] = found, held
+        found, held = self._networks[key]
+        return {name: dict(components) for name, components in found.items()}, held
+
+    def _run_chunk(self, batch: Batch, conditioning: Any, encoder: Encoder, chunk: Chunk, rollout_chunk: Chunk) -> Held:
+        experience = Experience(
+            batch=batch,
+            conditioning=conditioning,
+            encoder=encoder,
+            address=Address(seed=0, stage=self.label, step=0, first_row=0),
+            chunks=(chunk,),
+            samples_in_step=_samples(chunk),
+        )
+        held = Held()
+        if self.plan is not None:
+            trajectory, held = self._rollout(conditioning, rollout_chunk, self.plan)
+            copies = [trajectory] * -(-_samples(chunk) // _samples(rollout_chunk))
+            trajectories = regrouped(copies, [chunk], self.objective.group_size)
+            del trajectory, copies
+            self.live.belongs(c.TRAJECTORIES, tensors_in(trajectories))
+            credit = torch.zeros(len(batch), self.objective.group_size)
+            experience = replace(experience, trajectories=trajectories, credit=credit)
+        self._fill_gradients()
+        with self.live.phase(c.UPDATE):
+            losses = self.objective.losses(self.policy, experience, 1)
+            if self.objective.losses_per_update(experience) > 1:
+                with torch.no_grad():
+                    next(losses)  # of the rows; what follows is of every sample
+            next(losses).loss.backward()
+        self.optimizer.zero_grad()
+        return held
+
+    def _rollout(self, conditioning: Any, chunk: Chunk, plan: RolloutPlan) -> tuple[Trajectory, Held]:
+        """Samples of one chunk, and their images."""
+        noise = torch.zeros(chunk.rows.stop - chunk.rows.start, *self.policy.latent_shape(self.size))
+        drawn = torch.zeros(_samples(chunk), *noise.shape[1:])
+        with self.live.phase(c.ROLLOUT):
+            trajectory = rollout(
+                self.policy, conditioning[chunk.rows], noise, plan, chunk.group_size, lambda step: drawn
+            )
+        latents = trajectory.final_latents
+        with self.live.phase(c.DECODE):
+            images = [
+                self.policy.decode(some, self.size) for some in latents.split(self.stage.reward_batch or len(latents))
+            ]
+        whole = _bytes(trajectory) * self.stochastic // len(plan.stochastic)
+        return trajectory, Held(trajectory=whole, images=_bytes(images))
+
+    def _reward(self, batch: Batch) -> None:
+        if self.rewards is None:
+            return
+        group_size = self.objective.group_size
+        images = torch.zeros(len(batch) * group_size, 3, *self.size)
+        self.live.belongs(c.IMAGES, [images])
+        chunks = chunks_of(len(batch), group_size, self.stage.reward_batch)
+        with self.live.phase(c.REWARD):
+            self.objective.credit(score_in_parts(self.rewards, batch, images, chunks))
+
+    def _step(self) -> None:
+        self._fill_gradients()
+        with self.live.phase(c.STEP):
+            if self.stage.optimizer.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.policy.stage.parameters.values(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.policy.stage.update_ema()
+
+    def _save(self) -> None:
+        with self.live.phase(c.SAVE):
+            self.policy.stage.adapter_state()
+
+    def _evaluate(self, processes: int) -> None:
+        """Deterministic samples of the validation rows, as ``Evaluator`` makes them."""
+        chosen = self.recipe.evaluation
+        count = chosen.validation_rows if self.recipe.data.validation is not None else chosen.rows
+        rows = min(chosen.batch, -(-count // processes))
+        sigmas = torch.linspace(1, 0, 2)
+        plan = RolloutPlan(sigmas=sigmas, guidance=chosen.guidance)
+        batch = self._batch(rows)
+        roles = self.recipe.policy.settings.images
+        with torch.no_grad(), self.policy.weights("ema"):
+            with self.live.phase(c.EVALUATION_ENCODE):
+                conditioning = self.policy.encode(
+                    batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles)
+                )
+            self.live.belongs(c.ENCODED, tensors_in(conditioning))
+            noise = torch.zeros(rows, *self.policy.latent_shape(self.size))
+            with self.live.phase(c.EVALUATION_ROLLOUT):
+                latents = rollout(self.policy, conditioning, noise, plan, 1, lambda step: noise).final_latents
+            with self.live.phase(c.EVALUATION_DECODE):
+                images = self.policy.decode(latents, self.size)
+        if self.rewards is not None and not self.on_gpu:  # evaluation scores in host memory
+            with self.live.phase(c.EVALUATION_REWARD):
+                self.rewards(reward_inputs(batch, images))
+
+    def _complete(self, found: Phases, batch: Batch, chunks: int, held: Held, conditioning: Any) -> None:
+        """Put beside the one chunk that was run what the others leave, and the encodings of rows that are kept."""
+        for name, components in found.items():
+            components[c.ROWS] = _bytes(batch.examples)
+            components[c.ENCODED] = _bytes(conditioning) + self._kept.nbytes
+            others = chunks - 1 if name in (c.ROLLOUT, c.DECODE) else chunks  # the last one's are activations
+            if name in (c.ROLLOUT, c.DECODE, c.REWARD, c.UPDATE, c.STEP):
+                components[c.TRAJECTORIES] = others * held.trajectory
+            if name in (c.ROLLOUT, c.DECODE, c.REWARD):
+                components[c.IMAGES] = others * held.images
+
+    def _fill_gradients(self) -> None:
+        for parameter in self.policy.stage.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        self.live.belongs(c.GRADIENTS, [parameter.grad for parameter in self.policy.stage.parameters.values()])
+
+    @contextmanager
+    def _recording(self, found: Phases) -> Iterator[None]:
+        """Give the peaks of the phases inside the block."""
+        self.live.start_again()
+        yield
+        found |= {name: dict(components) for name, components in self.live.peaks.items() if name != "before"}
+
+
+def ancestors(recipe: Recipe, label: str) -> list[str]:
+    """The stages of this recipe whose adapters lie below a stage's own, nearest first.
+
+    A stage that continues another trains the same adapter; what another run hands over is not looked into.
+    """
+    found: list[str] = []
+    at = origin(recipe, label)
+    while recipe.stages[at].init in recipe.stages:
+        at = origin(recipe, recipe.stages[at].init)
+        found.append(at)
+    return found
+
+
+def origin(recipe: Recipe, label: str) -> str:
+    """The stage whose adapter a stage trains."""
+    continued = recipe.stages[label].continues
+    return label if continued is None else origin(recipe, continued)
+
+
+def rollout_plan(recipe: Recipe, label: str, shift: float) -> RolloutPlan | None:
+    """How the stage makes samples in its first step; none for a stage that makes none."""
+    stage = recipe.stages[label]
+    objective: Any = OBJECTIVES[stage.objective].build(stage.settings)
+    return objective.rollout_plan(shift, recipe.run.seed, 0) if isinstance(objective, RolloutObjective) else None
+
+
+def shortened(plan: RolloutPlan, shift: float) -> RolloutPlan:
+    """At most two stochastic steps, the second of which is made for every sample, and one other."""
+    chosen = min(2, len(plan.stochastic))
+    return replace(plan, sigmas=sigma_schedule(min(plan.steps, chosen + 1), shift), stochastic=tuple(range(chosen)))
+
+
+def _samples(chunk: Chunk) -> int:
+    return (chunk.rows.stop - chunk.rows.start) * chunk.group_size
+
+
+def _bytes(value: Any) -> int:
+    return sum({id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors_in(value)}.values())

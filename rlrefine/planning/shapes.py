@@ -1,0 +1,154 @@
+"""Policies without weights: the real classes, from the configurations of a checkpoint, around tensors without content.
+
+Only configurations are read. Of a hub repository that is not at hand the published architecture is assumed, and the
+plan says so.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from policies.base import Policy
+from policies.registry import EMBEDDED
+from policies.settings import FluxKontextSettings, Precision
+from rlrefine.errors import UsageError
+
+Configs = Mapping[str, Mapping[str, Any]]
+
+FLUX_KONTEXT_DEV: Configs = {
+    "transformer": {"guidance_embeds": True},
+    "vae": {
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 16,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    },
+    "text_encoder": {
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "projection_dim": 768, "max_position_embeddings": 77, "vocab_size": 49408,
+    },
+    "text_encoder_2": {
+        "d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_layers": 24, "num_heads": 64, "vocab_size": 32128,
+        "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "is_encoder_decoder": False,
+        "use_cache": False,
+    },
+}  # fmt: skip
+"""FLUX.1-Kontext-dev: the defaults of diffusers' FluxTransformer2DModel with a guidance embedding (11.90 billion
+parameters), CLIP ViT-L/14's text encoder (123 million), T5 v1.1 XXL's encoder (4.76 billion), FLUX's autoencoder (84
+million)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A policy without weights, and what had to be assumed about it."""
+
+    policy: Policy
+    parts: Mapping[str, torch.nn.Module]
+    """Everything beside the network, by the component that it is in a plan."""
+    assumed: str | None
+
+
+class NoTokens:
+    """In place of a tokenizer: as many tokens as are asked for, and no text that is too long."""
+
+    model_max_length = 77
+    added_tokens_encoder: Mapping[str, int] = {}
+
+    def tokenize(self, text: str) -> list[str]:
+        return []
+
+    def __call__(self, texts: Any, max_length: int = 2, return_tensors: str | None = None, **_: Any) -> Any:
+        if return_tensors is None:
+            return SimpleNamespace(input_ids=[0] * max_length)
+        return SimpleNamespace(input_ids=torch.zeros(len(texts), max_length, dtype=torch.long))
+
+
+def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
+    """FLUX.1-Kontext as ``FluxKontext.load`` would place it, without its weights."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    from policies.flux_kontext import DTYPES, FluxKontext
+
+    found = find_configs(settings.checkpoint, settings.revision, list(FLUX_KONTEXT_DEV))
+    configs = found or FLUX_KONTEXT_DEV
+    frozen = DTYPES[precision]
+    with numbers(frozen if settings.lora else torch.float32):
+        transformer: Any = FluxTransformer2DModel.from_config(dict(configs["transformer"]))
+    with numbers(frozen):
+        vae: Any = AutoencoderKL.from_config(dict(configs["vae"]))
+        clip: Any = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+        t5: Any = T5EncoderModel(T5Config(**configs["text_encoder_2"]))
+    for part in (transformer, vae, clip, t5):
+        part.requires_grad_(False).eval()
+    tokens: Any = NoTokens()
+    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
+    pipeline = FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=tokens,
+        text_encoder_2=t5, tokenizer_2=tokens, transformer=transformer,
+    )  # fmt: skip
+    return Shape(
+        policy=FluxKontext(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
+        parts={"text encoders": torch.nn.ModuleList([clip, t5]), "autoencoder": vae},
+        assumed=None if found else _assumption(settings.checkpoint),
+    )
+
+
+@contextmanager
+def numbers(dtype: torch.dtype) -> Iterator[None]:
+    """New parameters are of this kind inside the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {"flux_kontext": flux_kontext}
+"""How to make each registered policy without weights."""
+
+
+def find_configs(checkpoint: str, revision: str | None, parts: list[str]) -> Configs | None:
+    """The configuration of each part of a checkpoint: from its folder, or from the cache of the hub.
+
+    Raises:
+        UsageError: the folder is there and has none, or one that cannot be read.
+    """
+    folder = EMBEDDED.get(checkpoint, Path(checkpoint).expanduser())
+    if folder.is_dir():
+        return {part: _read(folder / part / "config.json") for part in parts}
+    import huggingface_hub as hub
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        files = [hub.try_to_load_from_cache(checkpoint, f"{part}/config.json", revision=revision) for part in parts]
+    except HFValidationError:
+        raise UsageError(f"policy.checkpoint: {checkpoint} is neither a folder nor the name of a repository") from None
+    cached = [Path(file) for file in files if isinstance(file, str)]
+    return dict(zip(parts, map(_read, cached), strict=True)) if len(cached) == len(parts) else None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"policy.checkpoint: cannot read the configuration {file}: {error}") from error
+
+
+def _assumption(checkpoint: str) -> str:
+    return (
+        f"{checkpoint} is not on this machine: its sizes are those of FLUX.1-Kontext-dev as published (11.9 billion "
+        "parameters, T5-XXL, CLIP-L)"
+    )

@@ -1,0 +1,209 @@
+"""What a plan says of recipes at toy and at full size: sums, counts, disk, licences, and what to change."""
+
+import json
+
+import pytest
+import torch
+
+from rlrefine.cli import main
+from rlrefine.errors import UsageError
+from rlrefine.planning import components as c
+from rlrefine.planning.advice import GIB, misfits
+from rlrefine.planning.counts import count, device_counts
+from rlrefine.planning.disk import disk
+from rlrefine.planning.division import Weights, divide
+from rlrefine.planning.licences import CHECKPOINTS, UNKNOWN, ledger
+from rlrefine.planning.plan import make_plan
+from rlrefine.planning.pretend import pretending
+from rlrefine.planning.render import as_mapping
+from rlrefine.planning.scorers import VitB16
+from rlrefine.planning.shapes import SHAPES
+from rlrefine.recipe.load import load_recipe
+from rlrefine.recipe.schema import Engine
+from rlrefine.training.checkpoint import Generators, Progress, TrainState, save_checkpoint
+
+PHOTOS = [f"data.{split}=photos:{split}" for split in ("train", "validation", "heldout")]
+ONE_STAGE = ["~stages.sft_more", "~stages.grpo"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    changes = ["~stages.sft_more", "stages.sft.micro_batch=4", "stages.grpo.micro_batch=8", "engine.name=ddp"]
+    return make_plan(load_recipe("omnirefiner_tiny", changes), devices=2, gib=0.05)
+
+
+def test_components_add_up_to_the_sums_and_all_of_them_are_named(small):
+    told = json.loads(json.dumps(as_mapping(small)))
+    assert told["predicted"] is True
+    for stage in told["stages"].values():
+        for phases in stage["memory"].values():
+            assert list(phases) == [name for name in c.PHASES if name in phases]
+            for components in phases.values():
+                total = components.pop("total")
+                assert total == sum(components.values())
+                assert set(components) <= set(c.COMPONENTS)
+
+
+def test_components_that_have_a_size_of_their_own_have_it(small):
+    """tiny-kontext's 1 855 392 numbers, adapters of rank 16 beside, AdamW's two means and one running average."""
+    found = small.memory["grpo"][1][c.UPDATE]
+    assert found[c.BASE] == 4 * 1_855_392
+    assert found[c.TRAINED] == found[c.GRADIENTS] == found[c.AVERAGE] == found[c.EARLIER] == found[c.BUFFERS]
+    assert found[c.OPTIMIZER] - 2 * found[c.TRAINED] < 4 * 2000  # and a step count for each parameter
+    # each of 2 stochastic steps keeps 4 tensors of 64 samples × 64 tokens × 32 channels, and one is the last
+    assert found[c.TRAJECTORIES] == pytest.approx((2 * 4 + 1) * 64 * 64 * 32 * 4, rel=0.01)
+
+
+def test_more_devices_take_a_smaller_share_of_rows_and_not_of_weights(small):
+    one, two = (small.memory["grpo"][n][c.UPDATE] for n in (1, 2))
+    assert two[c.ROWS] == one[c.ROWS] // 2
+    assert two[c.TRAJECTORIES] == one[c.TRAJECTORIES] // 2
+    assert two[c.BASE] == one[c.BASE]
+
+
+def test_what_does_not_fit_names_phase_component_and_key(small):
+    warning = next(text for text in small.warnings if "stage sft, update" in text)
+    assert "do not fit into 0.05 GiB; most of it activations" in warning
+    assert "policy.gradient_checkpointing=true" in warning
+
+
+@pytest.mark.parametrize(
+    ("phase", "part", "changes", "key"),
+    [
+        (c.UPDATE, c.BASE, [], "engine.precision=bf16"),
+        (c.UPDATE, c.OPTIMIZER, ["policy.lora=null"], "policy.lora.rank=16"),
+        (c.PROMPTS, c.TEXT, [], "policy.offload_encoders=true"),
+        (c.ROLLOUT, c.TEMPORARY, [], "stages.sft.rollout_batch below"),
+        (c.EVALUATION_DECODE, c.TEMPORARY, [], "evaluation.batch below 64"),
+        (c.REWARD, c.IMAGES, [], "stages.sft.prompts_per_step below 16"),
+        (c.ENCODE, c.ENCODED, [], "data.keep_encoded below 1024"),
+    ],
+)
+def test_the_key_that_helps_belongs_to_what_is_large(phase, part, changes, key):
+    recipe = load_recipe("omnirefiner_tiny", [*ONE_STAGE, *changes])
+    (line,) = misfits(recipe, "sft", 1, {phase: {part: 2 * GIB}, c.SAVE: {part: GIB // 2}}, 1.0)
+    assert key in line
+
+
+def test_zero_divides_what_its_paper_divides():
+    """arXiv 1910.02054: with T = 8, M = 16, B = 100 on 4 devices; offloaded parts leave a GPU and no CPU."""
+    weights = Weights(trained=8, moments=16, number=4, frozen=100, small=0, frozen_number=4, block=10)
+    alone = {c.UPDATE: {c.BASE: 100, c.TRAINED: 8, c.GRADIENTS: 8, c.OPTIMIZER: 16, c.TEMPORARY: 50}}
+
+    def under(stage, **more):
+        engine = Engine(name="deepspeed", zero_stage=stage, **more)
+        return divide(alone, engine, 4, weights, on_gpu=bool(more))[c.UPDATE]
+
+    assert [under(stage)[c.OPTIMIZER] for stage in (1, 2, 3)] == [(8 + 16) // 4] * 3  # master weights with it
+    assert [under(stage)[c.GRADIENTS] for stage in (1, 2)] == [8, 2]
+    assert [under(stage)[c.BASE] for stage in (1, 2, 3)] == [100, 100, 25]
+    assert under(3)[c.GATHERED] == 108  # all that the network calls on, which is less than the limit
+    assert c.OPTIMIZER not in under(2, offload="optimizer")
+    assert {c.BASE, c.TRAINED, c.OPTIMIZER}.isdisjoint(under(3, offload="parameters"))
+    fsdp = divide(alone, Engine(name="fsdp2"), 4, weights, on_gpu=True)[c.UPDATE]
+    assert (fsdp[c.BASE], fsdp[c.TRAINED], fsdp[c.GRADIENTS], fsdp[c.OPTIMIZER], fsdp[c.GATHERED]) == (25, 2, 2, 4, 20)
+
+
+def test_counts_follow_from_the_recipe():
+    recipe = load_recipe("omnirefiner_tiny", ["stages.grpo.micro_batch=16"])
+    counts = count(recipe, "grpo")
+    assert (counts.rows, counts.samples, counts.images, counts.calls) == (8, 8, 64, 64 // 16)
+    assert counts.scored == {"patch": 64, "pixel": 64, "keep": 64}
+    assert count(recipe, "sft").scored == {}
+    assert count(recipe, "sft").looks == 1 + 2  # at 0, and every 275 of 550 steps
+
+
+def test_devices_that_cannot_share_the_rows_are_refused_with_the_arithmetic():
+    recipe = load_recipe("omnirefiner_tiny", ["engine.name=ddp"])
+    assert device_counts(recipe, 8) == [1, 2, 4, 8]
+    with pytest.raises(UsageError, match=r"prompts_per_step is 16, which 3 devices cannot share.*possible: 1, 2"):
+        device_counts(recipe, 3)
+    with pytest.raises(UsageError, match=r"engine.name=ddp"):
+        device_counts(load_recipe("omnirefiner_tiny"), 2)
+
+
+def test_a_checkpoint_on_disk_has_the_size_that_was_predicted(tmp_path):
+    trained = {f"layer.{n}": torch.zeros(64, 1024) for n in range(4)}  # 1 MiB
+    moments = {f"{name}|{key}": value.clone() for name, value in trained.items() for key in ("exp_avg", "exp_avg_sq")}
+    state = TrainState(
+        progress=Progress(stage="sft", step=1, updates=1, evaluations=1, fingerprint=""),
+        trained=trained,
+        ema=trained,
+        optimizer=moments,
+        generators=[Generators(tensors={}, python=[])],
+    )
+    written = sum(file.stat().st_size for file in save_checkpoint(tmp_path, state, keep=1).iterdir())
+    assert disk({"sft": 2**20}, {"sft": 0}, {"sft": 1}, keep=1).checkpoint["sft"] == pytest.approx(written, rel=0.01)
+
+
+def test_licences_are_stated_where_known_and_never_guessed(tmp_path):
+    def weights_of(checkpoint):
+        return ledger(load_recipe("omnirefiner_tiny", [f"policy.checkpoint={checkpoint}"]))[0].weights
+
+    (tmp_path / "said").mkdir()
+    (tmp_path / "said" / "README.md").write_text("---\nlicense: mit\n---\n# model\n")
+    assert weights_of("black-forest-labs/FLUX.1-Kontext-dev") == "FLUX.1 [dev] Non-Commercial License"
+    assert weights_of("tiny-kontext") == "Apache-2.0, as this project"
+    assert weights_of(tmp_path / "said") == "mit (its README.md says)"
+    assert weights_of("someone/else") == weights_of(tmp_path) == UNKNOWN
+    changes = ["rewards.alike.name=patch_dreamsim", "rewards.alike.patch=32"]
+    assert [entry.weights for entry in ledger(load_recipe("omnirefiner_tiny", changes)) if "alike" in entry.part] == [
+        UNKNOWN
+    ]
+
+
+def test_the_full_size_has_its_published_sizes_and_reads_no_weights():
+    """FLUX.1-dev 11 901 408 320, T5 v1.1 XXL's encoder 4 762 310 656, CLIP-L's 123 060 480, autoencoder 83 819 683."""
+    recipe = load_recipe("omnirefiner", PHOTOS)
+    with pretending():
+        shape = SHAPES["flux_kontext"](recipe.policy.settings, "bf16")
+
+        def numbers(module):
+            return sum(parameter.numel() for parameter in module.parameters())
+
+        assert numbers(shape.policy.trained) == 11_901_408_320
+        assert numbers(shape.parts[c.TEXT]) == 4_762_310_656 + 123_060_480
+        assert numbers(shape.parts[c.AUTOENCODER]) == 83_819_683
+        assert next(shape.policy.trained.parameters()).dtype == torch.bfloat16
+    assert "not on this machine" in shape.assumed
+
+
+def test_a_checkpoint_with_a_damaged_configuration_is_one_error(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text("{")
+    recipe = load_recipe("omnirefiner_tiny", [f"policy.checkpoint={tmp_path}", *ONE_STAGE])
+    with pytest.raises(UsageError, match="cannot read the configuration"):
+        make_plan(recipe)
+
+
+def test_a_vit_b_16_has_the_size_of_one():
+    assert sum(parameter.numel() for parameter in VitB16().parameters()) == pytest.approx(86e6, rel=0.02)
+
+
+def test_the_memory_of_a_reward_with_networks_is_among_it():
+    changes = [*ONE_STAGE, "stages.grpo.objective=grpo", "stages.grpo.steps=1", "stages.grpo.optimizer.lr=1e-3"]
+    changes += ["stages.grpo.micro_batch=8", "rewards.alike.name=patch_dreamsim", "rewards.alike.patch=32"]
+    changes += ["rewards.alike.batch=8", "~stages.sft", "data.validation=null", "data.heldout=null"]
+    plan = make_plan(load_recipe("omnirefiner_tiny", changes))
+    networks = {found[c.REWARDS] for found in plan.memory["grpo"][1].values()}
+    (size,) = networks
+    assert size == pytest.approx(258e6 * 4, rel=0.02)  # 258 million numbers, as upstream's ensemble
+
+
+def test_a_recipe_with_problems_shows_the_same_errors_as_validate(capfd):
+    shown = []
+    for command in ("validate", "plan"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "omnirefiner_tiny", "stages.grpo.step=3", "run.seed=x"])
+        shown.append((stop.value.code, capfd.readouterr().err))
+    assert shown[0] == shown[1]
+    assert "2 problems" in shown[0][1]
+
+
+def test_the_table_is_for_people(capfd, monkeypatch):
+    monkeypatch.setitem(CHECKPOINTS, "tiny-kontext", "some [dev] licence")
+    main(["plan", "omnirefiner_tiny", *ONE_STAGE, "evaluation.batch=8", "--memory", "0.01"])
+    text = capfd.readouterr().out
+    assert all(
+        word in text for word in ("predicted", "memory of sft on 1 device", "sum", "disk", "licences", "warning:")
+    )
