@@ -150,8 +150,8 @@ class Divided:
     def update(self, rate: float) -> float:
         from deepspeed.utils import safe_get_full_grad
 
-        gradients: list[Any] = [safe_get_full_grad(parameter) for parameter in self.stage.parameters.values()]
-        lengths = [gradient.norm() for gradient in gradients if gradient is not None]
+        whole_one_by_one = map(safe_get_full_grad, self.stage.parameters.values())  # never all of them at once
+        lengths = [gradient.norm() for gradient in whole_one_by_one if gradient is not None]
         norm = check_norm(torch.stack(lengths).norm().item())
         set_rate(self.zero, rate)
         self.module.step()
