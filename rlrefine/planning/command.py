@@ -1,7 +1,6 @@
 """What ``rlrefine plan`` does with a checked recipe."""
 
 import json
-from typing import Any
 
 import click
 
@@ -27,5 +26,4 @@ def predict(recipe: Recipe, devices: int, on_gpu: bool | None, gib: float | None
     if as_json:
         click.echo(json.dumps(as_mapping(plan), indent=1))
     else:
-        wide = dict[str, Any]() if Console().is_terminal else {"width": 160}
-        show(plan, Console(highlight=False, markup=False, **wide))
+        show(plan, Console(highlight=False, markup=False, width=None if Console().is_terminal else 160))

@@ -312,7 +312,7 @@ class Process:
     def _fill_gradients(self) -> None:
         for parameter in self.policy.stage.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
-        self.live.belongs(c.GRADIENTS, [parameter.grad for parameter in self.policy.stage.parameters.values()])
+            self.live.belongs(c.GRADIENTS, [parameter.grad])
 
     @contextmanager
     def _recording(self, found: Phases) -> Iterator[None]:
