@@ -183,12 +183,6 @@ def deepspeed(env: Environment) -> Iterator[Finding]:
         yield Finding(
             severity="note", what="libaio is missing: deepspeed says so, and only its off-load to disks needs it"
         )
-    if not env.compiler:
-        yield Finding(
-            severity="warning",
-            what="no C++ compiler: engine.offload=optimizer compiles deepspeed's CPU optimiser at its first start",
-            fix="install g++, or leave engine.offload null",
-        )
 
 
 def packages_of_ours(env: Environment) -> Iterator[Finding]:

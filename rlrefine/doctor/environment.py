@@ -90,7 +90,6 @@ class Environment:
     offline: bool = False
     hub_cache: str = ""
     libaio: bool = True
-    compiler: bool = True
 
 
 def gather() -> Environment:
@@ -121,7 +120,6 @@ def gather() -> Environment:
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
         hub_cache=str(hub_cache),
         libaio=find_library("aio") is not None,
-        compiler=shutil.which(os.environ.get("CXX", "g++")) is not None,
     )
 
 

@@ -19,7 +19,6 @@ from rlrefine.planning.process import Process, rollout_plan, shortened
 from rlrefine.planning.scorers import scorers
 from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.schema import Recipe
-from rlrefine.training.registry import OBJECTIVES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +97,13 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
     short = shortened(plan, shift) if plan else None  # its noise levels are looked at, so they must be real
     with pretending() as live:
         shape, scoring = make(recipe.policy.settings, recipe.engine.precision), scorers(recipe)
-        scores = (
-            not on_gpu or "rewards" in OBJECTIVES[recipe.stages[label].objective].uses
-        )  # evaluation scores on hosts
-        if scores:
-            live.belongs(c.REWARDS, scoring.networks.parameters())
+        live.belongs(c.REWARDS, scoring.networks.parameters())  # evaluation loads them in every stage
         process = Process(
             recipe=recipe,
             label=label,
             live=live,
             shape=shape,
-            rewards=scoring.rewards if scores else None,
+            rewards=scoring.rewards,
             rows_in_data=rows_in_data(recipe.data.train) if recipe.data.keep_encoded else 0,
             plan=short,
             stochastic=len(plan.stochastic) if plan else 0,

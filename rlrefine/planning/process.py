@@ -294,7 +294,7 @@ class Process:
                 latents = rollout(self.policy, conditioning, noise, plan, 1, lambda step: noise).final_latents
             with self.live.phase(c.EVALUATION_DECODE):
                 images = self.policy.decode(latents, self.size)
-        if self.rewards is not None and not self.on_gpu:  # evaluation scores in host memory
+        if self.rewards is not None:
             with self.live.phase(c.EVALUATION_REWARD):
                 self.rewards(reward_inputs(batch, images))
 

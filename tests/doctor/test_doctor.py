@@ -66,7 +66,6 @@ def test_a_healthy_machine_has_nothing_to_fix():
         (replace(HEALTHY, gpu_hardware=True), "warning", "torch is a CPU build", "CUDA index"),
         (replace(HEALTHY, cuda="13.0"), "warning", "sees no device", "nvidia-smi"),
         (replace(HEALTHY, gloo=False), "broken", "torch has no gloo", "engine.name=single"),
-        (replace(HEALTHY, compiler=False), "warning", "no C++ compiler", "install g++"),
         (replace(HEALTHY, hidden={"rewards": "/x/rewards"}), "broken", "rewards is found at /x/rewards", "rename"),
         (replace(HEALTHY, beside=("rewards",)), "note", "a folder rewards is here", "rename rewards"),
         (replace(HEALTHY, logged_in=False), "note", "not logged in", "hf auth login"),
