@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TEST_ENV := OMP_NUM_THREADS=1
+JOBS ?= 2
 
 .PHONY: demo test test-gpu seeds setup setup-dev lint types contracts unit docs format tiny-kontext clean
 
@@ -43,7 +44,7 @@ contracts: setup-dev
 	$(BIN)/lint-imports
 
 unit: setup-dev
-	$(TEST_ENV) $(BIN)/pytest
+	$(TEST_ENV) $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 # Tests that need a GPU; each says why where it cannot run. With a CUDA build of torch, VENV=… names its environment.
 test-gpu: setup-dev
