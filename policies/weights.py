@@ -65,13 +65,15 @@ class StageWeights:
         self._ema: EMAModel | None = None
         module.requires_grad_(False)
 
-    def begin(self, stage: str, seed: int, lora: LoraSettings | None) -> None:
+    def begin(self, stage: str, seed: int, lora: LoraSettings | None, *, reference: bool = True) -> None:
         """Start to train a stage; what was trained before becomes part of its reference.
 
         Args:
             stage: its name, and that of its adapter.
             seed: of the adapter's first weights.
             lora: the adapter's shape; none trains every parameter, which needs a network without adapters.
+            reference: whether the policy that the stage began with will be asked for. Where every parameter is trained,
+                that takes a copy, which waits in host memory.
         """
         if self.stage is not None and self.lora is not None:
             self.earlier.append(self.stage)
@@ -85,7 +87,8 @@ class StageWeights:
         if lora is None:
             self.module.requires_grad_(True)
             self.parameters = dict(self.module.named_parameters())
-            self._initial = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+            initial = self.parameters.items() if reference else ()
+            self._initial = {name: parameter.detach().to("cpu", copy=True) for name, parameter in initial}
         else:
             self.parameters = self._add_adapter(stage, seed, lora)
         self._shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
@@ -128,8 +131,9 @@ class StageWeights:
             finally:
                 self._activate([*self.earlier, *([self.stage] if self.stage else [])])
         else:
-            other = self._initial if which == "reference" else self.ema_state()
-            yield from self._swapped(other)
+            if which == "reference" and not self._initial:
+                raise PolicyError(f"stage {self.stage} was begun without a reference")
+            yield from self._swapped(self._initial if which == "reference" else self.ema_state())
 
     def _swapped(self, other: Mapping[str, Tensor]) -> Iterator[None]:
         saved = {name: value.clone() for name, value in self.state().items()}
@@ -199,6 +203,8 @@ class StageWeights:
         if self.lora is None:
             self.load(state)
             return
-        result = set_peft_model_state_dict(self.module, dict(state), adapter_name=self.stage or "")
-        if result.unexpected_keys:
-            raise PolicyError(f"the adapter does not fit this model: unexpected {result.unexpected_keys[0]!r}")
+        expected = get_peft_model_state_dict(self.module, self.state(), adapter_name=self.stage or "")
+        if odd := sorted(state.keys() ^ expected.keys()):
+            what = "unexpected" if odd[0] in state else "missing"
+            raise PolicyError(f"the adapter does not fit this model: {len(odd)} names differ, {what} {odd[0]!r}")
+        set_peft_model_state_dict(self.module, dict(state), adapter_name=self.stage or "")

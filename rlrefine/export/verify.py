@@ -134,7 +134,9 @@ def _added(name: str, layer: Any) -> Tensor:
 def velocities(policy: Policy, images: int, size: tuple[int, int]) -> Tensor:
     """The velocities ``[3, …]`` at three noise levels, for a random row."""
     row = [torch.rand(3, *size, generator=draws.generator("export", "image", index)) for index in range(images)]
-    conditioning = policy.encode([""], [row])
+    left_half = torch.zeros(1, *size)
+    left_half[..., : size[1] // 2] = 1
+    conditioning = policy.encode([""], [row], [[left_half] * images])  # some policies look at masks
     latents_B = draws.normal((1, *policy.latent_shape(size)), "export", "latents").to(policy.device)
     return torch.cat([policy.velocity(latents_B, latents_B.new_full((1,), s), conditioning, GUIDANCE) for s in SIGMAS])
 

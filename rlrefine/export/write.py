@@ -50,6 +50,7 @@ def export(stage: FinishedStage, name: str, folder: Path | None = None) -> Expor
     folder = folder or stage.folder.root / "exports" / f"{stage.label}-{name}"
     if folder.exists():
         raise UsageError(f"{folder} exists; choose another -o, or remove it")
+    stage = stage.unrounded()  # or rounding of the base model would hide what the comparison looks for
     origin, chosen, expected = Origin(stage=stage), *_prepared(stage, name)
     what = _told(origin, chosen)
     results: list[Verification] = []

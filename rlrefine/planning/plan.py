@@ -80,6 +80,7 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
         disk=disk(
             {label: stage.trained for label, stage in stages.items()},
             {label: stage.below for label, stage in stages.items()},
+            {label for label, part in recipe.stages.items() if part.ema is not None},
             written,
             recipe.run.keep,
         ),

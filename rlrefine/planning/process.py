@@ -134,7 +134,7 @@ class Process:
             weights.begin(label, 0, lora)
             self.earlier += weights.parameters.values()
         self.live.belongs(c.EARLIER, self.earlier)
-        weights.begin(self.label, 0, lora)
+        weights.begin(self.label, 0, lora, reference="reference" in OBJECTIVES[self.stage.objective].uses)
         self.live.belongs(c.TRAINED, weights.parameters.values())
         self.live.belongs(c.COPY, weights._initial.values())
         if self.stage.ema is not None:

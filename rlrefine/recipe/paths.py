@@ -31,6 +31,6 @@ def _data(data: Data) -> Data:
 def _absolute(text: str) -> str:
     """A name that is no folder here (an embedded model, a hub repository, RUN/STAGE) keeps its meaning."""
     run, _, stage = text.rpartition("/")
-    if Path(text).is_dir():
-        return str(Path(text).resolve())
+    if Path(text).expanduser().is_dir():
+        return str(Path(text).expanduser().resolve())
     return f"{Path(run).resolve()}/{stage}" if run and (Path(run) / "stages" / stage).is_dir() else text

@@ -136,7 +136,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where and how the network runs. Quantities of a recipe are global, so none of these keys changes its result."""
+    """Where and how the network runs. Quantities of a recipe are global, so only ``precision`` changes its result."""
 
     name: Literal["single", "ddp", "deepspeed", "fsdp2"] = "single"
     """``single`` process, ``ddp`` (each process holds all), ``deepspeed`` (ZeRO) or ``fsdp2`` (GPUs only)."""

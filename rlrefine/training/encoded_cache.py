@@ -1,8 +1,8 @@
 """Encoded rows on disk, found again by what they were made of.
 
-An entry's name is a hash of everything that its numbers depend on: the model's files and the settings that encoding
-uses, the prompt, every pixel. So rows, recipes and runs may share a folder, a changed row is simply another entry, and
-nothing in the folder can be out of date.
+An entry's name is a hash of what its numbers depend on: the settings that encoding uses, the prompt, every pixel, and
+the model's files as far as ``base_fingerprint`` tells them apart. So rows, recipes and runs may share a folder, and a
+changed row is simply another entry.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """A stage that a run has finished: what an export or a refinement begins with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from policies.base import Policy
 from rlrefine.errors import CheckpointError, UsageError
 from rlrefine.recipe.load import load_resolved
 from rlrefine.recipe.problems import closest
-from rlrefine.recipe.schema import Recipe
+from rlrefine.recipe.schema import Engine, Recipe
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy, load_weights
 
@@ -20,6 +20,12 @@ class FinishedStage:
     recipe: Recipe
     folder: RunFolder
     label: str
+
+    def unrounded(self) -> "FinishedStage":
+        """The same stage over a base model in float32, whatever the run saved memory with."""
+        part, plain = self.recipe.policy, {"quantize": None} if hasattr(self.recipe.policy.settings, "quantize") else {}
+        recipe = replace(self.recipe, policy=replace(part, settings=replace(part.settings, **plain)), engine=Engine())
+        return replace(self, recipe=recipe)
 
     @property
     def weights(self) -> Path:

@@ -36,7 +36,7 @@ def base_fingerprint(part: PolicyPart) -> str:
     Of a hub repository its name and revision are all that is known before it is loaded; give it a revision.
     """
     digest = hashlib.sha256(f"{part.settings.checkpoint}@{part.settings.revision}".encode())
-    folder = EMBEDDED.get(part.settings.checkpoint, Path(part.settings.checkpoint))
+    folder = EMBEDDED.get(part.settings.checkpoint, Path(part.settings.checkpoint).expanduser())
     for file in sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []:
         digest.update(f"{file.relative_to(folder)}:{file.stat().st_size}".encode())
         if file.stat().st_size <= HASHED:

@@ -37,6 +37,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
         raise UsageError(
             "--nproc starts the processes itself; leave it out under accelerate launch, torchrun, deepspeed"
         )
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -55,6 +56,9 @@ def launch(arguments: Sequence[str], processes: int) -> None:
             raise _told(Path(errors)) or ProcessError(
                 f"process {rank} of {processes} ended with code {failure.exitcode}", max(1, failure.exitcode)
             ) from error
+        except SignalException as signal:  # the processes were ended too
+            message = "stopped; what was saved is there: rlrefine resume RUN"
+            raise ProcessError(message, 128 + int(signal.sigval)) from signal
         finally:
             del os.environ[ERRORS]
 
@@ -70,8 +74,8 @@ def leave_error(message: str, exit_code: int) -> bool:
 
 
 def _told(errors: Path) -> ProcessError | None:
-    """What the first process that had something to say said."""
-    for file in sorted(errors.glob("*.json")):
+    """What the process that was first to fail said."""
+    for file in sorted(errors.glob("*.json"), key=lambda file: file.stat().st_mtime_ns):
         found = json.loads(file.read_text())
         return ProcessError(found["message"], found["exit_code"])
     return None

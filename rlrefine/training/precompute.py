@@ -1,6 +1,6 @@
 """Encode every training row of a recipe once, into a folder that its runs read from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rlrefine.data.build import open_rows
 from rlrefine.errors import UsageError
@@ -35,7 +35,9 @@ def precompute(recipe: Recipe, report: Reporter) -> Precomputed:
     if cache is None:
         raise UsageError("data.encoded_cache: expected a folder, found null; add data.encoded_cache=FOLDER")
     rows = open_rows(recipe.data.train, (recipe.data.size[0], recipe.data.size[1]))
-    policy = load_policy(recipe.policy, Engine(EngineSettings()).device, recipe.engine.precision)
+    resident = replace(recipe.policy.settings, offload_encoders=False)  # the encoders work all along
+    part = replace(recipe.policy, settings=resident)
+    policy = load_policy(part, Engine(EngineSettings()).device, recipe.engine.precision)
     encoder = Encoder(policy=policy, roles=recipe.policy.settings.images, cache=cache)
     made = found = 0
     report.stage("precompute", 0, len(rows))

@@ -38,8 +38,7 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
     _check_stage(recipe, only_stage)
-    POLICIES[recipe.policy.name].check_available(recipe.policy.settings)
-    build_rewards(recipe.rewards)  # one whose package or weights are missing stops the run here, not after a stage
+    _check_parts(recipe)
     recipe = with_absolute_paths(recipe)
     engine = start_engine(recipe)
     name = engine.agree(recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -54,19 +53,20 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
     """Go on with a run where it stopped, exactly; one that is finished is left as it is.
 
     Args:
-        changes: of the engine, as ``engine.key=value``: where and how the network runs decides nothing else.
+        changes: of the engine, as ``engine.key=value``: where the network runs decides nothing else.
 
     Raises:
         UsageError: there is no run in the folder, or a change is of something else.
     """
-    others = [change for change in changes if not change.startswith("engine.")]
-    if others:
-        raise UsageError(f"{others[0]}: a run goes on with its own recipe; only engine.… can be changed")
+    for change in changes:
+        if not change.startswith("engine.") or change.startswith("engine.precision"):
+            raise UsageError(f"{change}: a run keeps its recipe; only engine.… can change, without engine.precision")
     folder = RunFolder(root)
     if not folder.resolved.is_file():
         raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
     recipe = load_recipe(folder.resolved, changes)
     _check_stage(recipe, only_stage)
+    _check_parts(recipe)
     for change in folder.changed_versions():
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
     execute(recipe, folder, start_engine(recipe), report, only_stage)
@@ -81,6 +81,12 @@ def start_engine(recipe: Recipe) -> Engine:
     """
     check_processes(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     return Engine(recipe.engine)
+
+
+def _check_parts(recipe: Recipe) -> None:
+    """What cannot be loaded, a model or the package or weights of a reward, stops a run here and not after a stage."""
+    POLICIES[recipe.policy.name].check_available(recipe.policy.settings)
+    build_rewards(recipe.rewards)
 
 
 def _check_stage(recipe: Recipe, only_stage: str | None) -> None:

@@ -132,7 +132,12 @@ class StageRun:
         policy = load_policy(self.recipe.policy, self.engine.device, self.recipe.engine.precision)
         if self.below is not None:
             load_weights(policy, self.below)
-        policy.stage.begin(self.adapter, seed_of(self.seed, "adapter", self.origin), self.recipe.policy.settings.lora)
+        policy.stage.begin(
+            self.adapter,
+            seed_of(self.seed, "adapter", self.origin),
+            self.recipe.policy.settings.lora,
+            reference="reference" in OBJECTIVES[self.part.objective].uses,
+        )
         if self.part.ema is not None:
             policy.stage.start_ema(self.part.ema.decay)
         optimizer = torch.optim.AdamW(
@@ -145,7 +150,7 @@ class StageRun:
         state = self._saved_state()
         if state is not None:
             policy.stage.load(state.trained)
-            policy.stage.load_ema(state.ema, state.progress.updates)
+            policy.stage.load_ema(state.ema or state.trained, state.progress.updates)
             own = state.progress.stage == self.label
             begun = state.progress if own else replace(begun, updates=state.progress.updates)
         prepared = self.engine.prepare(policy, optimizer, self.part.optimizer)
@@ -228,7 +233,7 @@ class StageRun:
         state = TrainState(
             progress=done,
             trained=policy.stage.state(),
-            ema=policy.stage.ema_state(),
+            ema=policy.stage.ema_state() if self.part.ema is not None else {},
             optimizer=prepared.optimizer_state(),
             generators=self.engine.gather_objects(read_generators()),
         )

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -187,3 +188,19 @@ def test_what_processes_cannot_share_is_said_before_they_are_started(recipe_file
     assert done.returncode == 2
     assert message in done.stderr
     assert not (recipe_file.parent / "runs" / "never").exists()
+
+
+def test_ctrl_c_ends_every_process_with_one_message(recipe_file, tmp_path):
+    full = [
+        sys.executable, "-m", "rlrefine", "train", str(recipe_file), "run.name=stopped", f"run.out={tmp_path}",
+        "stages.sft.steps=500", *ENGINES["ddp"], "--nproc", "2",
+    ]  # fmt: skip
+    with subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        until = time.monotonic() + 200
+        while not (tmp_path / "stopped" / "metrics.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert told.count("rlrefine: stopped; what was saved is there") == 1
+    assert "Traceback" not in told

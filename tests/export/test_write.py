@@ -1,6 +1,7 @@
 """Exports of random weights: other tools read what the run does, and a broken file is never published."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from policies.settings import LoraSettings
 from rlrefine.errors import CheckpointError, NumericsError, UsageError
 from rlrefine.export.verify import velocities
 from rlrefine.export.write import export
+from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.training.finished import finished_stage
 from rlrefine.training.publish import damage
 
@@ -45,6 +47,19 @@ def test_diffusers_alone_reads_the_stack_from_one_file(stage, random_checkpoint,
     assert exported.verification.matched == exported.verification.expected == 34
     assert exported.verification.from_base > 0.01
     assert "rank 6: the exact sum of 2 adapters (sft, grpo)" in exported.what  # 4 + 2
+
+
+def test_whatever_saved_memory_or_moved_positions_in_the_run_is_compared_in_float32(stage, tmp_path):
+    """Rounding of a bfloat16 or an 8-bit base model would hide what the comparison looks for."""
+    pytest.importorskip("torchao")
+    part = stage.recipe.policy
+    settings = replace(part.settings, position_ids="mask", attention="restricted", quantize="int8")
+    recipe = replace(
+        stage.recipe, policy=replace(part, settings=settings), engine=EngineSettings(name="single", precision="bf16")
+    )
+    exported = export(replace(stage, recipe=recipe), "diffusers", tmp_path / "lora")
+    assert exported.verification.difference <= 1e-6
+    assert exported.verification.from_base > 0.01
 
 
 def test_peft_alone_reads_the_same(stage, random_checkpoint, tmp_path):

@@ -122,18 +122,20 @@ def test_devices_that_cannot_share_the_rows_are_refused_with_the_arithmetic():
         device_counts(load_recipe("omnirefiner_tiny"), 2)
 
 
-def test_a_checkpoint_on_disk_has_the_size_that_was_predicted(tmp_path):
+@pytest.mark.parametrize("averaged", [True, False])
+def test_a_checkpoint_on_disk_has_the_size_that_was_predicted(tmp_path, averaged):
     trained = {f"layer.{n}": torch.zeros(64, 1024) for n in range(4)}  # 1 MiB
     moments = {f"{name}|{key}": value.clone() for name, value in trained.items() for key in ("exp_avg", "exp_avg_sq")}
     state = TrainState(
         progress=Progress(stage="sft", step=1, updates=1, evaluations=1, fingerprint=""),
         trained=trained,
-        ema=trained,
+        ema=trained if averaged else {},
         optimizer=moments,
         generators=[Generators(tensors={}, python=[])],
     )
     written = sum(file.stat().st_size for file in save_checkpoint(tmp_path, state, keep=1).iterdir())
-    assert disk({"sft": 2**20}, {"sft": 0}, {"sft": 1}, keep=1).checkpoint["sft"] == pytest.approx(written, rel=0.01)
+    predicted = disk({"sft": 2**20}, {"sft": 0}, {"sft"} if averaged else set(), {"sft": 1}, keep=1)
+    assert predicted.checkpoint["sft"] == pytest.approx(written, rel=0.01)
 
 
 def test_licences_are_stated_where_known_and_never_guessed(tmp_path):

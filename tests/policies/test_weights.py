@@ -193,3 +193,29 @@ def test_the_first_weights_leave_every_other_generator_alone(kontext_policy, mon
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU's generator was started anew"))
     kontext_policy.stage.begin("sft", 0, LORA)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_stage_without_a_reference_keeps_no_copy_and_says_so(kontext_policy):
+    kontext_policy.stage.begin("sft", 0, None, reference=False)
+    assert not kontext_policy.stage._initial
+    with (
+        pytest.raises(PolicyError, match="stage sft was begun without a reference"),
+        kontext_policy.stage.use("reference"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_adapters_are_loaded_whole_or_not_at_all(kontext_policy, change):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    disturb(kontext_policy.stage)
+    state = kontext_policy.stage.adapter_state()
+    if change == "missing":
+        state.pop(next(iter(state)))
+    else:
+        state["transformer_blocks.9.attn.to_q.lora_A.weight"] = torch.zeros(4, 8)
+    before = kontext_policy.stage.adapter_state()
+    with pytest.raises(PolicyError, match=f"1 names differ, {change}"):
+        kontext_policy.stage.load_adapter_state(state)
+    for name, value in kontext_policy.stage.adapter_state().items():
+        assert torch.equal(value, before[name])

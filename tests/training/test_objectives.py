@@ -247,8 +247,13 @@ def test_old_log_densities_are_replaced_only_where_the_cut_explains_a_difference
         with pytest.raises(NumericsError, match=r"replay does not repeat the rollout"):
             next(losses)
         return
-    assert next(losses).metrics["ratio/mean"] * 2 == pytest.approx(1.0, abs=1e-7)  # the first of two transitions
+    measured = next(losses).metrics
+    assert measured["ratio/mean"] * 2 == pytest.approx(1.0, abs=1e-7)  # the first of two transitions
+    assert measured["old_log_prob_replaced"] * 2 == pytest.approx(1.0)
     trajectory.log_prob.add_(1e-4)
+    trajectory.velocity.mul_(1.2)  # more than rounding explains
+    with pytest.raises(NumericsError, match="The cause is the network"):
+        next(objective.losses(kontext_policy, experience, 0))
     wrong = dataclasses.replace(trajectory, sigmas=trajectory.sigmas + 0.01)
     with pytest.raises(NumericsError, match="The cause is the noise level"):
         next(objective.losses(kontext_policy, dataclasses.replace(experience, trajectories=(wrong,)), 0))

@@ -8,6 +8,7 @@ the divergence does not undo the supervised stage.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -53,11 +54,15 @@ class Grpo:
             for index in range(len(trajectory.plan.stochastic)):
                 velocity, mean = self._kept_near(policy, conditioning, trajectory, index)
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
-                if update == 0:
-                    settle_replay(experience, trajectory, index, scored, log_prob_B, self._tolerance(experience))
+                settled = update == 0 and settle_replay(
+                    experience, trajectory, index, scored, log_prob_B, self._tolerance(experience)
+                )
                 divergence_B = self._divergence(scored, velocity, mean)
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
-                yield self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
+                output = self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
+                settled_share = {"old_log_prob_replaced": share * len(log_prob_B) * settled}
+                more = {} if experience.same_chunks else settled_share
+                yield replace(output, metrics={**output.metrics, **more})
 
     def _tolerance(self, experience: Experience) -> float:
         """How far the first ratio may be from 1; between unequal micro-batches a hundredth of what clipping allows."""

@@ -79,6 +79,10 @@ def check_replay(trajectory: Trajectory, index: int, scored: Scored, log_prob_B:
     )
 
 
+ROUNDING = 0.05
+"""How far apart velocities of one network may be in two micro-batches, in bfloat16, as a share of their length."""
+
+
 @torch.no_grad()
 def settle_replay(
     experience: Experience, trajectory: Trajectory, index: int, scored: Scored, log_prob_B: Tensor, tolerance: float
@@ -90,10 +94,13 @@ def settle_replay(
     which all later ones are computed.
 
     Raises:
-        NumericsError: the replay is of another noise level, or differs although the micro-batches are equal.
+        NumericsError: the replay is of another noise level, differs although the micro-batches are equal, or differs
+            by more than rounding can explain.
     """
     same_level = abs(scored.sigma - trajectory.sigmas[index].item()) <= 1e-7
-    if experience.same_chunks or not same_level:
+    made = trajectory.velocity[:, index]
+    explained = (scored.velocity - made).norm() <= ROUNDING * made.norm()
+    if experience.same_chunks or not same_level or not explained:
         check_replay(trajectory, index, scored, log_prob_B, tolerance)
         return False
     if ((log_prob_B - trajectory.log_prob[:, index]).exp() - 1).abs().max().item() <= tolerance:
