@@ -1,41 +1,57 @@
 """Numbers that tell whether a policy gradient is healthy.
 
-Shapes: P prompts · G samples per prompt (a group) · B samples · R rewards.
+Shapes: P prompts · G samples per prompt (a group) · B samples.
 """
 
+import torch
 from torch import Tensor
 
 
-def zero_variance_groups(reward_PG: Tensor, eps: float = 1e-6) -> Tensor:
-    """How many groups have no spread, and so nothing to teach.
+def zero_variance_groups(advantage_PG: Tensor) -> Tensor:
+    """How many groups have nothing to teach: no reward tells their samples apart.
 
-    >>> import torch
-    >>> zero_variance_groups(torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    >>> zero_variance_groups(torch.tensor([[0.0, 0.0], [-1.0, 1.0]]))
     tensor(1)
     """
-    return (reward_PG.std(dim=1, correction=0) <= eps).sum()
+    return (advantage_PG == 0).all(dim=1).sum()
 
 
-def approximate_kl(log_prob_B: Tensor, old_log_prob_B: Tensor) -> Tensor:
+def approximate_kl(log_ratio_B: Tensor) -> Tensor:
     """An estimate of KL(old ‖ current) from samples of the old policy that is never negative, one value per sample.
 
         k₃ = (ρ − 1) − log ρ,   ρ = exp(log π_θ − log π_old)
 
     Reference: J. Schulman, "Approximating KL divergence", 2020.
 
-    >>> import torch
-    >>> approximate_kl(torch.zeros(1), torch.zeros(1))
+    >>> approximate_kl(torch.zeros(1))
     tensor([0.])
     """
-    log_ratio_B = log_prob_B - old_log_prob_B
     return log_ratio_B.expm1() - log_ratio_B
 
 
-def reward_spread(reward_PG: Tensor) -> Tensor:
-    """The mean standard deviation inside a group, in the reward's unit.
+def diversity(latents_PG: Tensor) -> Tensor:
+    """How different the samples of a group are: the mean distance of two siblings, one value per group.
 
-    >>> import torch
-    >>> reward_spread(torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
+        d_p = mean_{g<h} √( mean_d (x_pg − x_ph)² )
+
+    Args:
+        latents_PG: ``[P, G, …]``, G at least 2.
+
+    Returns:
+        ``[P]``, in units of the latents; 0 where all siblings are equal: then nothing can be compared.
+
+    >>> diversity(torch.tensor([[[0.0, 0.0], [3.0, 3.0]], [[1.0, 1.0], [1.0, 1.0]]]))
+    tensor([3., 0.])
+    """
+    flat_PGD = latents_PG.float().flatten(2)
+    pairs = [torch.pdist(flat_GD).mean() / flat_GD.shape[1] ** 0.5 for flat_GD in flat_PGD]
+    return torch.stack(pairs)
+
+
+def group_spread(value_PG: Tensor) -> Tensor:
+    """The mean standard deviation inside a group, in the value's unit.
+
+    >>> group_spread(torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
     tensor(0.5000)
     """
-    return reward_PG.std(dim=1, correction=0).mean()
+    return value_PG.std(dim=1, correction=0).mean()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Density = Literal["uniform", "logit_normal", "mode"]
+Weighting = Literal["none", "sigma_sqrt", "cosmap"]
 
 
 def sigma_from_uniform(
@@ -65,6 +66,76 @@ def interpolate(clean: Tensor, noise: Tensor, sigma_P: Tensor) -> Tensor:
     return (1 - sigma) * clean + sigma * noise
 
 
+def level_weight(sigma_P: Tensor, weighting: Weighting) -> Tensor:
+    """How much each noise level counts in the loss, one weight per row.
+
+        none:        w = 1
+        sigma_sqrt:  w = σ⁻²
+        cosmap:      w = 2 / (π·(1 − 2σ + 2σ²))
+
+    Args:
+        sigma_P: noise levels in (0, 1].
+
+    Raises:
+        ValueError: an unknown weighting.
+
+    Reference: Stable Diffusion 3, arXiv 2403.03206, section 3.1; diffusers ``compute_loss_weighting_for_sd3``.
+
+    >>> level_weight(torch.tensor([0.5]), "cosmap")                                       # 2 / (π·½)
+    tensor([1.2732])
+    """
+    match weighting:
+        case "none":
+            return torch.ones_like(sigma_P)
+        case "sigma_sqrt":
+            return sigma_P**-2.0
+        case "cosmap":
+            return 2 / (torch.pi * (1 - 2 * sigma_P + 2 * sigma_P**2))
+    raise ValueError(f"unknown weighting {weighting!r}: expected none, sigma_sqrt or cosmap")
+
+
+def predicted_noise(velocity: Tensor, noisy: Tensor, sigma_P: Tensor) -> Tensor:
+    """The noise that a predicted velocity implies: what a network that predicts noise was asked for.
+
+        ε̂ = x_σ + (1 − σ)·v
+
+    Args:
+        velocity, noisy: ``[P, …]``, v and x_σ.
+        sigma_P: one noise level for each row.
+
+    >>> predicted_noise(torch.ones(1, 1), torch.full((1, 1), 0.25), torch.tensor([0.25]))   # x₀ = 0, ε = 1
+    tensor([[1.]])
+    """
+    return noisy + (1 - sigma_P.reshape(-1, *[1] * (noisy.ndim - 1))) * velocity
+
+
+def weighted_error(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The weighted squared error of a prediction, one value per row.
+
+        L_p = Σ_d w_pd·(f − y)² / Σ_d w_pd
+
+    Args:
+        prediction, target: ``[P, …]``: velocities, or noise for the ε-form of Stable Diffusion.
+        weight: not negative, e.g. from ``mask_weight``; of a shape that broadcasts to the others. None means equal
+            weights.
+
+    Returns:
+        Losses ``[P]``, in squared units of the target, so that a row with a large mask counts as much as one with a
+        small mask.
+
+    Reference: DDPM, arXiv 2006.11239, equation 14, for noise; the weights are OmniRefiner's idea (arXiv 2511.19990,
+    figure 3).
+
+    >>> weighted_error(torch.ones(1, 2), torch.tensor([[0.0, 3.0]]), torch.tensor([[3.0, 1.0]]))   # (3·1 + 1·4)/4
+    tensor([1.7500])
+    """
+    error = (prediction - target).square()
+    if weight is None:
+        return error.flatten(1).mean(dim=1)
+    weight = weight.expand_as(error)
+    return (weight * error).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1)
+
+
 def flow_matching_loss(velocity: Tensor, clean: Tensor, noise: Tensor, weight: Tensor | None = None) -> Tensor:
     """The weighted squared error of a predicted velocity, one value per row.
 
@@ -73,25 +144,18 @@ def flow_matching_loss(velocity: Tensor, clean: Tensor, noise: Tensor, weight: T
     Args:
         velocity: ``[P, …]``, the network's prediction at x_σ.
         clean, noise: ``[P, …]``, x₀ and ε, the two ends of the path.
-        weight: not negative, e.g. from ``mask_weight``; of a shape that broadcasts to the others. None means equal
-            weights.
+        weight: as for ``weighted_error``.
 
     Returns:
-        Losses ``[P]``, in squared latent units, so that a row with a large mask counts as much as one with a small
-        mask.
+        Losses ``[P]``, in squared latent units.
 
-    Reference: flow matching, arXiv 2210.02747, equation 23 with the straight path; the weights are OmniRefiner's idea
-    (arXiv 2511.19990, figure 3).
+    Reference: flow matching, arXiv 2210.02747, equation 23 with the straight path.
 
     >>> zeros, ones = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
     >>> flow_matching_loss(zeros, zeros, ones)
     tensor([1.])
     """
-    error = (velocity - (noise - clean)).square()
-    if weight is None:
-        return error.flatten(1).mean(dim=1)
-    weight = weight.expand_as(error)
-    return (weight * error).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1)
+    return weighted_error(velocity, noise - clean, weight)
 
 
 def mask_weight(mask: Tensor, inside: float) -> Tensor:

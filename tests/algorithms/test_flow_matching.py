@@ -1,8 +1,16 @@
 import pytest
 import torch
-from diffusers.training_utils import compute_density_for_timestep_sampling
+from diffusers.training_utils import compute_density_for_timestep_sampling, compute_loss_weighting_for_sd3
 
-from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate, mask_weight, sigma_from_uniform
+from rlrefine.algorithms.flow_matching import (
+    flow_matching_loss,
+    interpolate,
+    level_weight,
+    mask_weight,
+    predicted_noise,
+    sigma_from_uniform,
+    weighted_error,
+)
 
 
 def test_the_path_runs_from_image_to_noise():
@@ -53,3 +61,41 @@ def test_densities_have_the_quantiles_of_diffusers(name, theirs):
 def test_unknown_density_is_refused():
     with pytest.raises(ValueError, match="expected uniform, logit_normal or mode"):
         sigma_from_uniform(torch.tensor([0.5]), "gaussian")
+
+
+@pytest.mark.parametrize("name", ["none", "sigma_sqrt", "cosmap"])
+def test_weights_of_noise_levels_are_those_of_diffusers(name):
+    sigma_P = torch.linspace(0.01, 1, 50)
+    torch.testing.assert_close(level_weight(sigma_P, name), compute_loss_weighting_for_sd3(name, sigma_P))
+
+
+def test_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match="expected none, sigma_sqrt or cosmap"):
+        level_weight(torch.tensor([0.5]), "bell")
+
+
+def test_the_exact_velocity_implies_the_noise():
+    clean, noise, sigma_P = torch.randn(3, 4, 2), torch.randn(3, 4, 2), torch.tensor([0.1, 0.5, 1.0])
+    noisy = interpolate(clean, noise, sigma_P)
+    torch.testing.assert_close(predicted_noise(noise - clean, noisy, sigma_P), noise)
+
+
+def test_an_error_of_the_noise_is_that_of_the_velocity_seen_from_the_image():
+    # ε̂ − ε = (1 − σ)·(v − u): at σ = ¼ the ε-loss is (¾)² of the v-loss
+    clean, noise, velocity, sigma_P = *torch.randn(3, 2, 5), torch.full((2,), 0.25)
+    implied = predicted_noise(velocity, interpolate(clean, noise, sigma_P), sigma_P)
+    torch.testing.assert_close(weighted_error(implied, noise), 9 / 16 * flow_matching_loss(velocity, clean, noise))
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
+def test_both_losses_have_their_gradients(prediction):
+    clean, noise, sigma_P = torch.randn(2, 4), torch.randn(2, 4), torch.tensor([0.25, 0.5])
+    velocity = torch.randn(2, 4, requires_grad=True)
+    if prediction == "velocity":
+        flow_matching_loss(velocity, clean, noise).sum().backward()
+        expected = (velocity - (noise - clean)) * 2 / 4
+    else:
+        implied = predicted_noise(velocity, interpolate(clean, noise, sigma_P), sigma_P)
+        weighted_error(implied, noise).sum().backward()
+        expected = (velocity - (noise - clean)) * (1 - sigma_P[:, None]) ** 2 * 2 / 4
+    torch.testing.assert_close(velocity.grad, expected.detach(), atol=1e-6, rtol=1e-5)
