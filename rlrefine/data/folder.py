@@ -2,7 +2,8 @@
 
 Columns: ``prompt``, ``draft_file_name``, ``reference_file_names`` (a list), and where the rows have them
 ``reference_roles`` and ``reference_mask_file_names`` (lists as long; null for a reference without a mask),
-``target_file_name``, ``mask_file_name``, ``id``; any other column travels along as an extra.
+``target_file_name``, ``mask_file_name``, ``chosen_file_name`` with ``rejected_file_name``, ``id``; any other column
+travels along as an extra.
 """
 
 import json
@@ -13,7 +14,8 @@ from typing import Any
 from rlrefine.errors import DataError
 
 METADATA = "metadata.jsonl"
-SINGLE_FILES = ("draft_file_name", "target_file_name", "mask_file_name")
+PAIR = ("chosen_file_name", "rejected_file_name")
+SINGLE_FILES = ("draft_file_name", "target_file_name", "mask_file_name", *PAIR)
 MANY_FILES = "reference_file_names"
 MANY_MASKS = "reference_mask_file_names"
 KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, MANY_MASKS, *SINGLE_FILES})
@@ -76,7 +78,7 @@ def named_files(rows: list[dict[str, Any]]) -> list[str]:
 
 def _optional_columns(row: dict[str, Any]) -> set[str]:
     """Which of the columns that a row may lack this one has."""
-    return {column for column in ("target_file_name", "mask_file_name", MANY_FILES, MANY_MASKS) if row.get(column)}
+    return {column for column in (*SINGLE_FILES[1:], MANY_FILES, MANY_MASKS) if row.get(column)}
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
@@ -101,6 +103,9 @@ def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
     if not isinstance(masks, list) or (masks and len(masks) != len(references)):
         yield f"{MANY_MASKS}: expected a mask or null for each of {len(references)} references, found {masks!r}"
         masks = []
+    missing = [column for column in PAIR if not row.get(column)]
+    if len(missing) == 1:
+        yield f"{missing[0]}: expected a file, as the row has the other one of the pair, found nothing"
     named = [(column, row[column]) for column in SINGLE_FILES if row.get(column) is not None]
     named += [(MANY_FILES, name) for name in references]
     named += [(MANY_MASKS, name) for name in masks if name is not None]

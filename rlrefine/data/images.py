@@ -15,7 +15,7 @@ from rlrefine.errors import DataError
 
 LARGEST = 64_000_000  # pixels; a file that claims more is refused from its header
 BACKGROUND = (255, 255, 255)
-ALIGNED = ("draft", "target", "mask")  # images of a row that show the same frame
+ALIGNED = ("draft", "target", "mask", "chosen", "rejected")  # images of a row that show the same frame
 
 
 def read_image(content: bytes | Path, name: str) -> Image.Image:
@@ -113,14 +113,15 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def check_aligned(row: str, sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Draft, target and mask of a row show the same frame, so they must have one size in their files.
+    """Draft, target, mask and pair of a row show the same frame, so they must have one size in their files.
 
     Raises:
         DataError: they have not.
     """
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{part} {width} × {height}" for part, (width, height) in sizes.items())
-        raise DataError(f"data: row {row}: expected draft, target and mask of one size, found {found}")
+        *first, last = sizes
+        raise DataError(f"data: row {row}: expected {', '.join(first)} and {last} of one size, found {found}")
 
 
 def check_reference_mask(row: str, reference: tuple[int, int], mask: tuple[int, int]) -> None:

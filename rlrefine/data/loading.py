@@ -70,6 +70,7 @@ class Rows:
             references=tuple(map(images.reference, references, roles, masks)),
             target=_optional(row.get("target"), lambda stored: to_tensor(images.load("target", stored))),
             mask=_optional(row.get("mask"), lambda stored: images.mask("mask", stored)),
+            pair=images.pair(row.get("chosen"), row.get("rejected")),
             extras={key: value for key, value in self.columns[index].items() if key not in KNOWN_COLUMNS},
         )
 
@@ -97,6 +98,11 @@ class _RowImages:
 
     def mask(self, part: str, stored: Any) -> Tensor:
         return to_tensor(self.load(part, stored).convert("L"))
+
+    def pair(self, chosen: Any, rejected: Any) -> tuple[Tensor, Tensor] | None:
+        if chosen is None or rejected is None:
+            return None
+        return to_tensor(self.load("chosen", chosen)), to_tensor(self.load("rejected", rejected))
 
     def reference(self, stored: Any, role: str, stored_mask: Any) -> Reference:
         image = to_tensor(self.load("reference", stored))

@@ -33,6 +33,7 @@ class Example:
         references: any number of further images.
         target: what the result should be, if known.
         mask: where the detail is, if known.
+        pair: two results of which the first was preferred to the second, if known.
         extras: other columns of the data.
     """
 
@@ -42,6 +43,7 @@ class Example:
     references: tuple[Reference, ...] = ()
     target: Tensor | None = None
     mask: Tensor | None = None
+    pair: tuple[Tensor, Tensor] | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def conditioning_images(self, roles: Sequence[str]) -> list[Tensor]:
@@ -99,6 +101,11 @@ class Batch:
     def masks(self) -> Tensor | None:
         """``[P, 1, H, W]``, if every row has one."""
         return _stack([example.mask for example in self.examples])
+
+    @property
+    def pairs(self) -> Tensor | None:
+        """``[P, 2, 3, H, W]``, chosen and rejected, if every row has them."""
+        return _stack([None if example.pair is None else torch.stack(example.pair) for example in self.examples])
 
     @property
     def size(self) -> tuple[int, int]:

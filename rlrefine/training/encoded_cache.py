@@ -94,6 +94,10 @@ def _parts_of(part: str, example: Example, roles: Sequence[str]) -> Iterator[byt
     if part == "targets":
         yield from _bytes_of(example.target)
         return
+    if part == "pairs":
+        for image in example.pair or ():
+            yield from _bytes_of(image)
+        return
     yield f"{example.prompt}\x00{list(roles)}".encode()
     for image in example.conditioning_images(roles):
         yield from _bytes_of(image)

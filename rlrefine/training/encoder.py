@@ -16,9 +16,10 @@ from torch import Tensor
 
 from policies.base import Policy
 from rlrefine.data.records import Batch, Example
+from rlrefine.errors import DataError
 from rlrefine.training.encoded_cache import EncodedCache
 
-Part = Literal["conditioning", "targets"]
+Part = Literal["conditioning", "targets", "pairs"]
 Encodings = dict[tuple[str, str], Any]  # (part, row) → what it was encoded to
 
 
@@ -52,6 +53,12 @@ class Encoder:
             return self._targets(batch)
         return torch.cat([self._recall("targets", example) for example in batch.examples])
 
+    def pairs(self, batch: Batch) -> Tensor:
+        """The clean latents ``[2·P, …]`` of each row's chosen image and, beside it, its rejected one."""
+        if not self._row_by_row:
+            return self._pairs(batch)
+        return torch.cat([self._recall("pairs", example) for example in batch.examples])
+
     @property
     def _row_by_row(self) -> bool:
         return bool(self.keep) or self.cache is not None
@@ -64,6 +71,12 @@ class Encoder:
         assert batch.targets is not None, "checked by the objective"
         return self.policy.encode_target(batch.targets)
 
+    def _pairs(self, batch: Batch) -> Tensor:
+        if batch.pairs is None:
+            without = next(example.id for example in batch.examples if example.pair is None)
+            raise DataError(f"data: this objective needs a chosen and a rejected image in every row, not so {without}")
+        return self.policy.encode_target(batch.pairs.flatten(0, 1))
+
     def _recall(self, part: Part, example: Example) -> Any:
         """From memory, else from disk, else encoded now."""
         key = (part, example.id)
@@ -71,7 +84,7 @@ class Encoder:
             return self.kept[key]
         found = self._from_disk(part, example)
         if self.keep:
-            while len(self.kept) >= 2 * self.keep:  # two parts a row
+            while len(self.kept) >= 2 * self.keep:  # two parts a row: conditioning, and targets or pairs
                 del self.kept[next(iter(self.kept))]
             self.kept[key] = found
         return found
@@ -82,7 +95,7 @@ class Encoder:
             conditioning = part == "conditioning"
             return self.policy.conditioning_from(saved) if conditioning else saved["latents"].to(self.policy.device)
         alone = Batch(examples=(example,))
-        made: Any = self._conditioning(alone) if part == "conditioning" else self._targets(alone)
+        made: Any = {"conditioning": self._conditioning, "targets": self._targets, "pairs": self._pairs}[part](alone)
         if self.cache is not None:
             self.cache.save(part, example, self.roles, made.tensors() if part == "conditioning" else {"latents": made})
         return made

@@ -43,8 +43,9 @@ def precompute(recipe: Recipe, report: Reporter) -> Precomputed:
     report.stage("precompute", 0, len(rows))
     for number in range(len(rows)):
         batch = rows.batch([number])
-        for part, encode in {"conditioning": encoder.conditioning, "targets": encoder.targets}.items():
-            if part == "targets" and batch.targets is None:
+        parts = {"conditioning": encoder.conditioning, "targets": encoder.targets, "pairs": encoder.pairs}
+        for part, encode in parts.items():
+            if part != "conditioning" and getattr(batch, part) is None:
                 continue
             if cache.load(part, batch.examples[0], encoder.roles) is not None:
                 found += 1
