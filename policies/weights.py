@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from policies.errors import PolicyError
 from policies.settings import LoraSettings
 
-WeightSet = Literal["current", "reference", "ema"]
+WeightSet = Literal["current", "reference", "ema", "old"]
 
 
 class Access(Protocol):
@@ -63,6 +63,7 @@ class StageWeights:
         self._shapes: dict[str, torch.Size] = {}
         self._initial: dict[str, Tensor] = {}
         self._ema: EMAModel | None = None
+        self._old: dict[str, Tensor] = {}
         module.requires_grad_(False)
 
     def begin(self, stage: str, seed: int, lora: LoraSettings | None, *, reference: bool = True) -> None:
@@ -83,7 +84,7 @@ class StageWeights:
             raise PolicyError(
                 f"stage {stage} cannot train every parameter on top of the adapters {', '.join(self.earlier)}"
             )
-        self.stage, self.lora, self._ema = stage, lora, None
+        self.stage, self.lora, self._ema, self._old = stage, lora, None, {}
         if lora is None:
             self.module.requires_grad_(True)
             self.parameters = dict(self.module.named_parameters())
@@ -121,7 +122,11 @@ class StageWeights:
 
     @contextmanager
     def use(self, which: WeightSet) -> Iterator[None]:
-        """Compute with the ``reference`` or the ``ema`` weights inside the block; afterwards every bit is as before."""
+        """Compute with other weights inside the block; afterwards every bit is as before.
+
+        Raises:
+            PolicyError: no old weights are kept.
+        """
         if which == "current" or (which == "ema" and self._ema is None):
             yield
         elif which == "reference" and self.lora is not None:
@@ -133,7 +138,8 @@ class StageWeights:
         else:
             if which == "reference" and not self._initial:
                 raise PolicyError(f"stage {self.stage} was begun without a reference")
-            yield from self._swapped(self._initial if which == "reference" else self.ema_state())
+            others = {"reference": lambda: self._initial, "ema": self.ema_state, "old": self.old_state}
+            yield from self._swapped(others[which]())
 
     def _swapped(self, other: Mapping[str, Tensor]) -> Iterator[None]:
         saved = {name: value.clone() for name, value in self.state().items()}
@@ -189,6 +195,34 @@ class StageWeights:
                 state[name].to(parameter.device, copy=True) for name, parameter in self.parameters.items()
             ]
             self._ema.optimization_step = updates
+
+    def start_old(self) -> None:
+        """Keep a second set of weights from now on, at first equal to the trained ones."""
+        self._old = {name: value.clone() for name, value in self.state().items()}
+
+    @torch.no_grad()
+    def update_old(self, decay: float) -> None:
+        """Let the old weights follow: old ← decay·old + (1 − decay)·current."""
+        now = self.state()
+        self._old = {name: decay * value + (1 - decay) * now[name] for name, value in self.old_state().items()}
+
+    def old_state(self) -> dict[str, Tensor]:
+        """The old weights.
+
+        Raises:
+            PolicyError: none are kept.
+        """
+        if not self._old:
+            raise PolicyError(f"stage {self.stage} keeps no old weights: its objective must say that it uses them")
+        return self._old
+
+    def load_old(self, state: Mapping[str, Tensor]) -> None:
+        """Continue with saved old weights."""
+        self._old = {name: state[name].to(value.device, copy=True) for name, value in self.old_state().items()}
+
+    @property
+    def keeps_old(self) -> bool:
+        return bool(self._old)
 
     def adapter_state(self) -> dict[str, Tensor]:
         """The weights to hand over (averaged, if an average is kept), under the names that peft and diffusers use."""

@@ -25,26 +25,26 @@ def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
 
     For a stage of rollouts, with the first stochastic step at k of T, K stochastic steps, P rows and G samples of each:
 
-        rollout = P·((k + 1) + G·(T − k − 1)),   update = P·(1 + G·(K − 1)) for each update, twice with a reference
+        rollout = P·((k + 1) + G·(T − k − 1)),   update = P·U for each update
+
+    with U from the objective's settings; a replay of all transitions is 1 + G·(K − 1), twice that with a reference.
 
     Where micro-batches split a group, each part computes what the group would have shared.
     """
     rows = stage.prompts_per_step
     if not isinstance(stage.settings, SamplingSettings):
-        return StepCost(rollout=0, update=rows)
+        return StepCost(rollout=0, update=rows * stage.settings.evaluations_per_row)
     sampling = stage.settings
     stochastic = stochastic_steps(sampling.rollout.stochastic, sampling.rollout.steps, seed, step)
     shared = stochastic[0] + 1
     own = sampling.group_size * (sampling.rollout.steps - shared)
-    replayed = sampling.group_size * (len(stochastic) - 1)
-    passes = 2 if sampling.replays_reference else 1
 
     def parts(samples: int | None) -> int:
         return max(1, sampling.group_size // (samples or sampling.group_size))
 
     return StepCost(
         rollout=rows * (parts(stage.rollout_batch or stage.micro_batch) * shared + own),
-        update=rows * (parts(stage.micro_batch) + replayed) * sampling.updates_per_rollout * passes,
+        update=rows * sampling.evaluations(parts(stage.micro_batch), len(stochastic)) * sampling.updates_per_rollout,
     )
 
 

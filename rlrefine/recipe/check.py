@@ -23,7 +23,12 @@ from rlrefine.training.settings import GrpoSettings, RolloutSettings, SamplingSe
 from rlrefine.training.stochastic import window_starts
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
-PROVIDES = {"targets": "target_file_name", "masks": "mask_file_name", "references": "reference_file_names"}
+PROVIDES = {
+    "targets": "target_file_name",
+    "masks": "mask_file_name",
+    "references": "reference_file_names",
+    "pairs": "chosen_file_name",
+}
 
 LOOKED_AT = 1000  # rows of each folder; all of them are when the run starts
 
@@ -168,6 +173,10 @@ def learning_signal(recipe: Recipe) -> Iterator[Finding]:
             yield from _noise(label, stage.objective, stage.settings.rollout)
         if isinstance(stage.settings, GrpoSettings):
             yield from _effects(label, stage.settings)
+        difficulty = getattr(stage.settings, "difficulty", None)
+        if difficulty is not None and difficulty.reward not in recipe.rewards:
+            path = ("stages", label, "difficulty", "reward")
+            yield path, repr(difficulty.reward), "the label of a reward", closest(difficulty.reward, recipe.rewards)
 
 
 def _noise(label: str, objective: str, rollout: RolloutSettings) -> Iterator[Finding]:
@@ -214,7 +223,7 @@ def _effects(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
     if grpo.updates_per_rollout == 1 and grpo.clip_range is not None:
         yield (
             (*path, "clip_range"),
-            f"{grpo.clip_range:g} with one update per rollout",
+            f"{' and '.join(f'{bound:g}' for bound in dict.fromkeys(grpo.clip_bounds))} with one update per rollout",
             "null, since the ratio is exactly 1 then and nothing is ever clipped",
             "set clip_range: null, or updates_per_rollout: 2",
         )

@@ -8,7 +8,7 @@ import json
 import random
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from rlrefine.errors import CheckpointError
 from rlrefine.training.publish import DAMAGED, damage, publish, remove
 
 PREFIX = "step-"
-TENSORS = ("trained", "ema", "optimizer", "generators")
+TENSORS = ("trained", "ema", "old", "optimizer", "generators")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class TrainState:
     optimizer: Mapping[str, Tensor]
     generators: Sequence["Generators"]
     """One for each process."""
+    old: Mapping[str, Tensor] = field(default_factory=dict)
+    """The weights that follow the trained ones, where an objective keeps any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int) -> Path:
     groups = {
         "trained": state.trained,
         "ema": state.ema,
+        "old": state.old,
         "optimizer": state.optimizer,
         "generators": {
             f"{process}.{name}": value
@@ -80,6 +83,8 @@ def save_checkpoint(folder: Path, state: TrainState, keep: int) -> Path:
 
     def fill(partial: Path) -> None:
         for name in TENSORS:
+            if name == "old" and not state.old:
+                continue
             save_file({key: value.contiguous() for key, value in groups[name].items()}, partial / f"{name}.safetensors")
         record = {"progress": asdict(state.progress), "python_random": [ours.python for ours in state.generators]}
         (partial / "state.json").write_text(json.dumps(record) + "\n")
@@ -123,7 +128,8 @@ def _load(folder: Path, fingerprint: str) -> TrainState:
             f"{folder} was made with another recipe, other data or other starting weights "
             f"(fingerprint {progress.fingerprint}, now {fingerprint}); restore them, or start a new run"
         )
-    groups = {name: load_file(folder / f"{name}.safetensors") for name in TENSORS}
+    files = {name: folder / f"{name}.safetensors" for name in TENSORS}
+    groups = {name: load_file(file) for name, file in files.items() if name != "old" or file.is_file()}
     generators: list[dict[str, Tensor]] = [{} for _ in record["python_random"]]
     for flat, value in groups.pop("generators").items():
         process, _, name = flat.partition(".")

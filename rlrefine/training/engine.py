@@ -91,6 +91,13 @@ class Engine:
         together: Any = self.accelerator.reduce(torch.tensor(list(shares.values()), device=self.device).double())
         return dict(zip(shares, together.tolist(), strict=True))
 
+    def max(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The largest over all processes of numbers that each has, under the same names."""
+        if self.processes == 1 or not values:
+            return dict(values)
+        together = self.gather(torch.tensor([list(values.values())], device=self.device).double())
+        return dict(zip(values, together.amax(dim=0).tolist(), strict=True))
+
     def gather_objects(self, ours: Any) -> list[Any]:
         """One plain object of each process, in their order."""
         return gather_object([ours]) if self.processes > 1 else [ours]

@@ -65,13 +65,22 @@ class Address:
 
     def transition(self, chunk: Chunk, step: int, shape: tuple[int, ...]) -> Tensor:
         """The noise ``[B, …]`` of one stochastic step."""
-        return torch.stack(
-            [
-                self._draw(shape, "transition", self.first_row + p, g, step)
-                for p in range(chunk.rows.start, chunk.rows.stop)
-                for g in range(chunk.samples.start, chunk.samples.stop)
-            ]
-        )
+        return torch.stack([self._draw(shape, "transition", row, g, step) for row, g in self._samples(chunk)])
+
+    def renoising(self, chunk: Chunk, time: int, shape: tuple[int, ...]) -> tuple[list[float], Tensor]:
+        """For each sample a uniform number, for a noise level, and the noise ``[B, …]`` that brings it there.
+
+        Args:
+            time: how often the step's samples were brought to noise before.
+        """
+        samples = self._samples(chunk)
+        levels = [draws.uniform(self.seed, self.stage, self.step, "level", row, g, time) for row, g in samples]
+        return levels, torch.stack([self._draw(shape, "renoising", row, g, time) for row, g in samples])
+
+    def _samples(self, chunk: Chunk) -> list[tuple[int, int]]:
+        """Global row and number of each sample."""
+        rows, samples = (range(each.start, each.stop) for each in (chunk.rows, chunk.samples))
+        return [(self.first_row + p, g) for p in rows for g in samples]
 
     def uniform(self, row: int) -> float:
         return draws.uniform(self.seed, self.stage, self.step, "uniform", self.first_row + row)

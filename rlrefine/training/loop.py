@@ -3,13 +3,16 @@
 Shapes: P rows of this process · G samples of a row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from policies.base import Policy
+from policies.trajectory import Trajectory
 from rewards import WeightedRewards
+from rlrefine.algorithms.diagnostics import diversity
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
 from rlrefine.data.sampler import rows_of_step
@@ -18,7 +21,7 @@ from rlrefine.training.backends import Prepared
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
-from rlrefine.training.objectives.base import Objective, RolloutObjective
+from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import gathered, score_in_parts
 
@@ -49,18 +52,22 @@ class Trainer:
     metrics: dict[str, float] = field(default_factory=dict)
     """What a step measured over all processes,"""
     shares: dict[str, float] = field(default_factory=dict)
-    """and what this one did, as its share of a sum."""
+    """what this one did, as its share of a sum,"""
+    maxima: dict[str, float] = field(default_factory=dict)
+    """and the largest that it met."""
 
     def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
         for step in range(first, self.steps):
-            self.metrics, self.shares = {}, {}
+            self.metrics, self.shares, self.maxima = {}, {}, {}
             experience = self.collect(self.offset + step)
             for update in range(self.objective.updates):
                 self.learn(experience, update)
                 self.update(step, update)
             del experience  # or the next step's samples would be made beside this one's
-            yield step + 1, self.metrics | self.engine.sum(self.shares)
+            if isinstance(self.objective, FollowingObjective):
+                self.objective.after_update(self.policy, self.offset + step + 1)
+            yield step + 1, self.metrics | self.engine.sum(self.shares) | self.engine.max(self.maxima)
 
     def collect(self, step: int) -> Experience:
         """Rows, and for reinforcement learning rollout, reward and credit."""
@@ -83,9 +90,12 @@ class Trainer:
         if not isinstance(self.objective, RolloutObjective):
             return experience
         plan = self.objective.rollout_plan(self.policy.noise_shift(batch.size), self.seed, step)
-        trajectories, images = make_rollouts(
-            self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, self.stage.reward_batch
-        )
+        at_once = self.stage.reward_batch
+        with self.policy.weights(self.objective.behaviour):
+            trajectories, images = make_rollouts(
+                self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, at_once
+            )
+        self.shares["diversity"] = self._diversity(trajectories, group_size)
         kept = trajectories if (same := rollout_chunks == chunks) else regrouped(trajectories, chunks, group_size)
         credit = self.credit(self.objective, batch, images)[share]
         return replace(experience, trajectories=kept, credit=credit, same_chunks=same)
@@ -109,6 +119,7 @@ class Trainer:
             output = next(losses)
             self.prepared.backward(output.loss)
             self._add(self.shares, output.metrics)
+            self.maxima |= {name: max(value, self.maxima.get(name, value)) for name, value in output.maxima.items()}
 
     def update(self, step: int, update: int) -> None:
         """One optimiser step."""
@@ -118,6 +129,12 @@ class Trainer:
         self._add(self.metrics, {"gradient_norm": norm})
         self.metrics["learning_rate"] = rate
         self.report.phase("update", update + 1, self.objective.updates)
+
+    def _diversity(self, trajectories: Sequence[Trajectory], group_size: int) -> float:
+        """This process's share of the mean distance of siblings, where they ended."""
+        latents = torch.cat([trajectory.final_latents for trajectory in trajectories])
+        each_P = diversity(latents.unflatten(0, (-1, group_size)))
+        return each_P.sum().item() / self.stage.prompts_per_step
 
     def _add(self, into: dict[str, float], measured: Mapping[str, float]) -> None:
         """Sum over the parts, and average over the updates of the step."""

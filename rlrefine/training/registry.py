@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rlrefine.training import settings
+from rlrefine.training import nft_settings, settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,5 +35,15 @@ OBJECTIVES: dict[str, Entry] = {
         place="rlrefine.training.objectives.online_dpo:OnlineDpo",
         uses=frozenset({"rollout", "rewards", "reference"}),
         unit="group",
+    ),
+    "offline_dpo": Entry(
+        settings=settings.OfflineDpoSettings,
+        place="rlrefine.training.objectives.offline_dpo:OfflineDpo",
+        uses=frozenset({"pairs", "reference"}),
+    ),
+    "nft": Entry(
+        settings=nft_settings.NftSettings,
+        place="rlrefine.training.objectives.nft:Nft",
+        uses=frozenset({"rollout", "rewards", "reference", "old"}),
     ),
 }

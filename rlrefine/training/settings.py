@@ -61,9 +61,13 @@ class SamplingSettings(Protocol):
     @property
     def rollout(self) -> RolloutSettings: ...
 
-    @property
-    def replays_reference(self) -> bool:
-        """Whether each update also scores the rollout with the reference's weights."""
+    def evaluations(self, parts: int, transitions: int) -> int:
+        """Network evaluations of one row and its samples in one update.
+
+        Args:
+            parts: calls that a row's samples are divided into, each of which computes anew what the row shares.
+            transitions: stochastic steps.
+        """
         ...
 
 
@@ -84,6 +88,40 @@ class KlSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DropSettings:
+    """Which groups are good already, and left out: those with a high mean and little spread."""
+
+    mean_above: float
+    """Mean total reward above which a group may be left out."""
+    spread_below: float
+    """Standard deviation of the total reward below which it is."""
+
+    def __post_init__(self) -> None:
+        if self.spread_below <= 0:
+            raise ValueError(f"spread_below: expected a positive number, found {self.spread_below}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DifficultySettings:
+    """Weigh groups by how badly they are solved (DAR)."""
+
+    reward: str
+    """Label of the reward, from 0 to 1, that tells how well a sample does; as measured, before its transform."""
+    gamma: float = 2.0
+    """A group of mean score p weighs (1 − p) to this power; 0 weighs all alike."""
+    clip: Literal["normalize_first", "as_released"] = "normalize_first"
+    """Bring the weights to a mean of 1 and then within limits; or, as DyRef's code does, within limits first."""
+    limits: tuple[float, float] = (0.5, 5.0)
+    """Least and greatest weight."""
+
+    def __post_init__(self) -> None:
+        if self.gamma < 0:
+            raise ValueError(f"gamma: expected 0 or more, found {self.gamma}")
+        if not 0 < self.limits[0] <= 1 <= self.limits[1]:
+            raise ValueError(f"limits: expected two positive numbers around 1, found {list(self.limits)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SftSettings:
     """Supervised flow matching with a weighted mask loss."""
 
@@ -95,6 +133,10 @@ class SftSettings:
     """Spread of the logit-normal density, in logits."""
     shift: Literal["resolution", "none"] = "resolution"
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
+    prediction: Literal["velocity", "epsilon"] = "velocity"
+    """Measure the error of the velocity, or that of the noise, as models are trained that predict noise."""
+    weighting: Literal["none", "sigma_sqrt", "cosmap"] = "none"
+    """How much each noise level counts; the names are those of Stable Diffusion 3's training code."""
     mask_weight: float = 1.0
     """How much more an error inside the mask counts than one outside."""
     guidance: float = 2.5
@@ -105,6 +147,11 @@ class SftSettings:
             raise ValueError(f"mask_weight: expected a positive number, found {self.mask_weight}")
         if self.density_std <= 0:
             raise ValueError(f"density_std: expected a positive number, found {self.density_std}")
+
+    @property
+    def evaluations_per_row(self) -> int:
+        """Network evaluations of one row in one step."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +164,20 @@ class GrpoSettings:
     """Optimiser steps for which one rollout is used."""
     aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
     """Compare siblings by each reward and then sum, or the other way round."""
+    advantage_scale: Literal["group", "batch", "none"] = "group"
+    """Divide centred rewards by the spread inside the group, by that of the whole batch, or not at all (Dr.GRPO)."""
     advantage_clip: float = 5.0
     """Advantages are limited to this size."""
-    clip_range: float | None = 1.0e-4
-    """How far the ratio may move from 1; null leaves it free. Its scale belongs to ``log_prob``."""
+    drop_groups: DropSettings | None = None
+    """Leave groups out that are good already."""
+    difficulty: DifficultySettings | None = None
+    """Weigh groups by how badly they are solved."""
+    clip_range: float | tuple[float, float] | None = 1.0e-4
+    """How far the ratio may move from 1, or how far down and up; null leaves it free. Belongs to ``log_prob``."""
+    ratio: Literal["plain", "guard"] = "plain"
+    """``guard`` centres the ratio and gives it one width at every noise level (GRPO-Guard); ``clip_range`` then too."""
+    step_weight: Literal["equal", "inverse_length"] = "equal"
+    """Count transitions alike, or divide the loss of each by its step length, as GRPO-Guard does."""
     log_prob: Literal["mean", "sum"] = "mean"
     """Reduce log-densities over the latent's dimensions by mean or by sum."""
     kl: KlSettings = field(default_factory=KlSettings)
@@ -135,16 +192,23 @@ class GrpoSettings:
             raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
         if self.updates_per_rollout < 1:
             raise ValueError(f"updates_per_rollout: expected at least 1, found {self.updates_per_rollout}")
-        if self.clip_range is not None and self.clip_range <= 0:
-            raise ValueError(f"clip_range: expected a positive number or null, found {self.clip_range}")
+        if any(bound <= 0 for bound in self.clip_bounds):
+            found = list(self.clip_bounds) if isinstance(self.clip_range, tuple) else self.clip_range
+            raise ValueError(f"clip_range: expected a positive number, a pair of them or null, found {found}")
         if self.advantage_clip <= 0:
             raise ValueError(f"advantage_clip: expected a positive number, found {self.advantage_clip}")
         if self.ratio_tolerance < 0:
             raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
 
     @property
-    def replays_reference(self) -> bool:
-        return self.kl.coef > 0 and self.kl.target == "reference"
+    def clip_bounds(self) -> tuple[float, ...]:
+        """How far the ratio may go in each direction; empty where it is free."""
+        clip = self.clip_range
+        return () if clip is None else clip if isinstance(clip, tuple) else (clip, clip)
+
+    def evaluations(self, parts: int, transitions: int) -> int:
+        reference = self.kl.coef > 0 and self.kl.target == "reference"
+        return (parts + self.group_size * (transitions - 1)) * (2 if reference else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +246,36 @@ class OnlineDpoSettings:
         if self.ratio_tolerance < 0:
             raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
 
+    def evaluations(self, parts: int, transitions: int) -> int:
+        return 2 * (parts + self.group_size * (transitions - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineDpoSettings:
+    """Direct preference optimisation on pairs in the data (Diffusion-DPO)."""
+
+    beta: float = 2000.0
+    """How strongly the policy is held to the one the stage began with; thousands, since errors change little."""
+    prediction: Literal["velocity", "epsilon"] = "velocity"
+    """Compare errors of the velocity, or those of the noise, as Diffusion-DPO does for models that predict noise."""
+    density: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    """Where on the path between image and noise to compare."""
+    density_mean: float = 0.0
+    """Mean of the logit-normal density, in logits."""
+    density_std: float = 1.0
+    """Spread of the logit-normal density, in logits."""
+    shift: Literal["resolution", "none"] = "resolution"
+    """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
+    guidance: float = 2.5
+    """Guidance scale fed to the network."""
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ValueError(f"beta: expected a positive number, found {self.beta}")
+        if self.density_std <= 0:
+            raise ValueError(f"density_std: expected a positive number, found {self.density_std}")
+
     @property
-    def replays_reference(self) -> bool:
-        return True
+    def evaluations_per_row(self) -> int:
+        """Two images, each seen by the policy and by its reference."""
+        return 4

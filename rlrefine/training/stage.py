@@ -140,6 +140,8 @@ class StageRun:
         )
         if self.part.ema is not None:
             policy.stage.start_ema(self.part.ema.decay)
+        if "old" in OBJECTIVES[self.part.objective].uses:
+            policy.stage.start_old()
         optimizer = torch.optim.AdamW(
             policy.stage.parameters.values(),
             lr=self.part.optimizer.lr,
@@ -151,6 +153,8 @@ class StageRun:
         if state is not None:
             policy.stage.load(state.trained)
             policy.stage.load_ema(state.ema or state.trained, state.progress.updates)
+            if policy.stage.keeps_old:
+                policy.stage.load_old(state.old)
             own = state.progress.stage == self.label
             begun = state.progress if own else replace(begun, updates=state.progress.updates)
         prepared = self.engine.prepare(policy, optimizer, self.part.optimizer)
@@ -234,6 +238,7 @@ class StageRun:
             progress=done,
             trained=policy.stage.state(),
             ema=policy.stage.ema_state() if self.part.ema is not None else {},
+            old=policy.stage.old_state() if policy.stage.keeps_old else {},
             optimizer=prepared.optimizer_state(),
             generators=self.engine.gather_objects(read_generators()),
         )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.trajectory import RolloutPlan
+from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.training.experience import Experience
@@ -34,7 +35,13 @@ class Objective(Protocol):
 
 @runtime_checkable
 class RolloutObjective(Objective, Protocol):
-    """An objective that learns from samples of its own and from what they earn."""
+    """An objective that learns from samples of its own and from what they earn.
+
+    Attributes:
+        behaviour: the weights that make the samples.
+    """
+
+    behaviour: WeightSet
 
     def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
         """How the rollouts of a step are made."""
@@ -42,4 +49,13 @@ class RolloutObjective(Objective, Protocol):
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """What each sample of all processes deserves, ``[P, G]``, and what to log about it."""
+        ...
+
+
+@runtime_checkable
+class FollowingObjective(Objective, Protocol):
+    """An objective that keeps a policy which follows the trained one."""
+
+    def after_update(self, policy: Policy, step: int) -> None:
+        """Called when all updates of a step are made; ``step`` steps are complete then."""
         ...

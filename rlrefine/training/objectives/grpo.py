@@ -8,7 +8,6 @@ the divergence does not undo the supervised stage.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,12 +15,13 @@ from torch import Tensor
 from policies.base import Policy
 from policies.rollout import Scored, replay
 from policies.trajectory import RolloutPlan, Trajectory
+from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.diagnostics import approximate_kl
 from rlrefine.algorithms.kl import kl_v, kl_x
-from rlrefine.algorithms.policy_gradient import LossOutput, clip_fractions, clipped_policy_loss
+from rlrefine.algorithms.policy_gradient import LossOutput, clip_fractions, clipped_policy_loss, guarded_log_ratio
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import advantages_of, plan_of, reward_metrics, settle_replay
+from rlrefine.training.objectives.sampling import compared, plan_of, settle_replay
 from rlrefine.training.settings import GrpoSettings
 
 
@@ -30,6 +30,8 @@ class Grpo:
 
     Reference: Flow-GRPO, arXiv 2505.05470; for image refinement OmniRefiner, arXiv 2511.19990, figure 3.
     """
+
+    behaviour: WeightSet = "current"
 
     def __init__(self, settings: GrpoSettings) -> None:
         self.settings = settings
@@ -40,11 +42,7 @@ class Grpo:
         return plan_of(self.settings.rollout, self.settings.log_prob, noise_shift, seed, step)
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
-        advantage_PG = advantages_of(rewards, self.settings.aggregation, self.group_size)
-        largest = advantage_PG.abs().max().item()
-        limit = self.settings.advantage_clip
-        metrics = {**reward_metrics(rewards, self.group_size), "advantage/largest": largest}
-        return advantage_PG.clamp(-limit, limit), metrics
+        return compared(rewards, self.settings)
 
     def losses(self, policy: Policy, experience: Experience, update: int) -> Iterator[LossOutput]:
         for chunk, trajectory in zip(experience.chunks, experience.trajectories, strict=True):
@@ -57,18 +55,41 @@ class Grpo:
                 settled = update == 0 and settle_replay(
                     experience, trajectory, index, scored, log_prob_B, self._tolerance(experience)
                 )
+                log_ratio_B = log_prob_B - trajectory.log_prob[:, index]
+                used_B = self._log_ratio(log_ratio_B, scored, trajectory, index)
+                policy_loss_B = self._step_weight(trajectory.plan, index) * clipped_policy_loss(
+                    used_B, advantage_B, self.settings.clip_range
+                )
                 divergence_B = self._divergence(scored, velocity, mean)
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
-                output = self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
-                settled_share = {"old_log_prob_replaced": share * len(log_prob_B) * settled}
-                more = {} if experience.same_chunks else settled_share
-                yield replace(output, metrics={**output.metrics, **more})
+                loss = share * (policy_loss_B + self.settings.kl.coef * divergence_B).sum()
+                shares = {
+                    "policy_loss": policy_loss_B,
+                    "kl": divergence_B,
+                    "approximate_kl": approximate_kl(log_ratio_B),
+                }
+                if not experience.same_chunks:
+                    shares["old_log_prob_replaced"] = torch.full_like(log_ratio_B, float(settled))
+                yield self._measured(loss, shares, used_B.detach(), advantage_B, share)
 
     def _tolerance(self, experience: Experience) -> float:
         """How far the first ratio may be from 1; between unequal micro-batches a hundredth of what clipping allows."""
-        clip = self.settings.clip_range
-        unequal = 0.0 if experience.same_chunks or clip is None else clip / 100
-        return max(self.settings.ratio_tolerance, unequal)
+        allowed = 0.0 if experience.same_chunks else min(self.settings.clip_bounds, default=0.0) / 100
+        return max(self.settings.ratio_tolerance, allowed)
+
+    def _log_ratio(self, log_ratio_B: Tensor, scored: Scored, trajectory: Trajectory, index: int) -> Tensor:
+        """The log-ratio that is clipped: the plain one, or GRPO-Guard's."""
+        if self.settings.ratio == "plain":
+            return log_ratio_B
+        old_mean = trajectory.mean[:, index]
+        return guarded_log_ratio(log_ratio_B, scored.mean, old_mean, scored.std, self.settings.log_prob)
+
+    def _step_weight(self, plan: RolloutPlan, index: int) -> float:
+        """How much a transition counts."""
+        if self.settings.step_weight == "equal":
+            return 1.0
+        step = plan.stochastic[index]
+        return 1 / (plan.sigmas[step] - plan.sigmas[step + 1]).item()
 
     def losses_per_update(self, experience: Experience) -> int:
         return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)
@@ -96,23 +117,12 @@ class Grpo:
             return kl_v(scored.velocity, velocity)
         return kl_x(scored.mean, mean, scored.std)
 
-    def _loss(
-        self, log_prob_B: Tensor, old_log_prob_B: Tensor, advantage_B: Tensor, divergence_B: Tensor, share: float
+    def _measured(
+        self, loss: Tensor, each: Mapping[str, Tensor], log_ratio_B: Tensor, advantage_B: Tensor, share: float
     ) -> LossOutput:
-        clip = self.settings.clip_range
-        policy_loss_B = clipped_policy_loss(log_prob_B, old_log_prob_B, advantage_B, clip)
-        loss = share * (policy_loss_B + self.settings.kl.coef * divergence_B).sum()
-        now_B = log_prob_B.detach()
-        below_B, above_B = clip_fractions(
-            now_B, old_log_prob_B, advantage_B, clip if clip is not None else float("inf")
-        )
-        metrics = {
-            "loss": loss.item(),
-            "policy_loss": share * policy_loss_B.sum().item(),
-            "kl": share * divergence_B.sum().item(),
-            "approximate_kl": share * approximate_kl(now_B, old_log_prob_B).sum().item(),
-            "ratio/mean": share * (now_B - old_log_prob_B).exp().sum().item(),
-            "clip_fraction/low": share * below_B.sum().item(),
-            "clip_fraction/high": share * above_B.sum().item(),
-        }
-        return LossOutput(loss, metrics)
+        """The loss with what to log about it."""
+        below_B, above_B = clip_fractions(log_ratio_B, advantage_B, self.settings.clip_range)
+        ratio_B = log_ratio_B.exp()
+        each = {**each, "ratio/mean": ratio_B, "clip_fraction/low": below_B, "clip_fraction/high": above_B}
+        metrics = {name: share * value_B.detach().sum().item() for name, value_B in each.items()}
+        return LossOutput(loss, {"loss": loss.item(), **metrics}, {"ratio/max": ratio_B.max().item()})

@@ -16,6 +16,7 @@ from torch import Tensor
 from policies.base import Policy
 from policies.rollout import replay
 from policies.trajectory import RolloutPlan
+from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.algorithms.preference import (
@@ -28,7 +29,7 @@ from rlrefine.algorithms.preference import (
     undecided_groups,
 )
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import advantages_of, plan_of, reward_metrics, settle_replay
+from rlrefine.training.objectives.sampling import parts_of, plan_of, reward_metrics, settle_replay
 from rlrefine.training.settings import OnlineDpoSettings
 
 
@@ -37,6 +38,8 @@ class OnlineDpo:
 
     Reference: SPIE, arXiv 2504.12833; with two samples of a row, D3PO, arXiv 2311.13231.
     """
+
+    behaviour: WeightSet = "current"
 
     def __init__(self, settings: OnlineDpoSettings) -> None:
         self.settings = settings
@@ -48,9 +51,10 @@ class OnlineDpo:
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """Scores that rank the samples of a row; only their order counts."""
-        score_PG = advantages_of(rewards, self.settings.aggregation, self.group_size)
+        part_RPG = parts_of(rewards, self.settings.aggregation, self.group_size)
+        score_PG = part_RPG.sum(dim=0).float()
         metrics = {
-            **reward_metrics(rewards, self.group_size),
+            **reward_metrics(rewards, part_RPG),
             "tied_pairs": tied_pairs(score_PG).item(),
             "undecided_groups": undecided_groups(preferences(score_PG, self.settings.compare)).item(),
         }

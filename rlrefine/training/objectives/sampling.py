@@ -5,6 +5,7 @@ Shapes: P rows · G samples of a row · B samples of a chunk · R rewards.
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +15,18 @@ from policies.rollout import Scored
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan, Trajectory
 from rewards import RewardOutput
-from rlrefine.algorithms.advantages import AGGREGATIONS, Aggregation
-from rlrefine.algorithms.diagnostics import reward_spread, zero_variance_groups
+from rlrefine.algorithms.advantages import (
+    AGGREGATIONS,
+    Aggregation,
+    Scale,
+    difficulty_weights,
+    reward_shares,
+    solved_groups,
+)
+from rlrefine.algorithms.diagnostics import group_spread, zero_variance_groups
 from rlrefine.errors import NumericsError
 from rlrefine.training.experience import Experience
-from rlrefine.training.settings import RolloutSettings
+from rlrefine.training.settings import DifficultySettings, DropSettings, RolloutSettings
 from rlrefine.training.stochastic import stochastic_steps
 
 
@@ -34,23 +42,87 @@ def plan_of(rollout: RolloutSettings, log_prob: Reduction, noise_shift: float, s
     )
 
 
-def advantages_of(rewards: RewardOutput, aggregation: Aggregation, group_size: int) -> Tensor:
-    """What each sample is worth among its siblings, all rewards together: ``[P, G]``."""
-    reward_RPG = torch.stack([value.reshape(-1, group_size) for value in rewards.scaled.values()])
-    weight_R = torch.tensor(list(rewards.weights.values())).to(reward_RPG)
-    return AGGREGATIONS[aggregation](reward_RPG, weight_R)
+class Comparison(Protocol):
+    """Settings that say what samples are worth among their siblings."""
+
+    @property
+    def group_size(self) -> int: ...
+
+    @property
+    def aggregation(self) -> Aggregation: ...
+
+    @property
+    def advantage_scale(self) -> Scale: ...
+
+    @property
+    def advantage_clip(self) -> float: ...
+
+    @property
+    def drop_groups(self) -> DropSettings | None: ...
+
+    @property
+    def difficulty(self) -> DifficultySettings | None: ...
 
 
-def reward_metrics(rewards: RewardOutput, group_size: int) -> Mapping[str, float]:
-    """Rewards as measured, their spread inside groups, and how many groups have none."""
-    metrics = {f"reward/{label}": value.mean().item() for label, value in rewards.breakdown.items()}
-    metrics |= {
-        f"reward_spread/{label}": reward_spread(value.reshape(-1, group_size)).item()
-        for label, value in rewards.breakdown.items()
-    }
-    metrics["reward/total"] = rewards.total.mean().item()
-    metrics["zero_variance_groups"] = zero_variance_groups(rewards.total.reshape(-1, group_size)).item()
+def parts_of(rewards: RewardOutput, aggregation: Aggregation, group_size: int, scale: Scale = "group") -> Tensor:
+    """What each reward adds to what each sample is worth among its siblings: ``[R, P, G]``, float64."""
+    applicable = [_applicable(rewards, label) for label in rewards.scaled]
+    weight_R = torch.tensor(list(rewards.weights.values()))
+    return AGGREGATIONS[aggregation](
+        torch.stack([value.reshape(-1, group_size) for value in rewards.scaled.values()]),
+        weight_R,
+        scale=scale,
+        applicable_RPG=torch.stack([each.reshape(-1, group_size) for each in applicable]),
+    )
+
+
+def compared(rewards: RewardOutput, settings: Comparison) -> tuple[Tensor, Mapping[str, float]]:
+    """Advantages ``[P, G]``, limited, of the groups that count, with their weights; and what to log about them."""
+    group_size = settings.group_size
+    part_RPG = parts_of(rewards, settings.aggregation, group_size, settings.advantage_scale)
+    metrics = dict(reward_metrics(rewards, part_RPG))
+    advantage_PG = part_RPG.sum(dim=0).float()
+    metrics["advantage/largest"] = advantage_PG.abs().max().item()
+    metrics["advantage/spread"] = group_spread(advantage_PG).item()
+    advantage_PG = advantage_PG.clamp(-settings.advantage_clip, settings.advantage_clip)
+    if (drop := settings.drop_groups) is not None:
+        total_PG = rewards.total.reshape(-1, group_size)
+        dropped_P = solved_groups(total_PG, mean_above=drop.mean_above, spread_below=drop.spread_below)
+        advantage_PG = advantage_PG * ~dropped_P[:, None]
+        metrics["dropped_groups"] = dropped_P.sum().item()
+    if (difficulty := settings.difficulty) is not None:
+        score_PG = rewards.breakdown[difficulty.reward].reshape(-1, group_size)
+        weight_P = difficulty_weights(score_PG, difficulty.gamma, clip=difficulty.clip, limits=difficulty.limits)
+        advantage_PG = advantage_PG * weight_P[:, None].to(advantage_PG)
+        metrics["group_weight/spread"] = weight_P.std(correction=0).item()
+    return advantage_PG, metrics
+
+
+def reward_metrics(rewards: RewardOutput, part_RPG: Tensor) -> Mapping[str, float]:
+    """Rewards as measured, their spread inside groups, what each has to say, and how many groups have nothing to say.
+
+    Means and spreads are of the samples that a reward applies to; one that applies to none has no number.
+    """
+    metrics = {"reward/total": rewards.total.mean().item()}
+    for label, value in rewards.breakdown.items():
+        known = _applicable(rewards, label)
+        if known.any():
+            metrics[f"reward/{label}"] = value[known].mean().item()
+        whole_P = known.reshape(part_RPG.shape[1:]).all(dim=1)
+        if whole_P.any():
+            metrics[f"reward_spread/{label}"] = group_spread(value.reshape(part_RPG.shape[1:])[whole_P]).item()
+        if not known.all():
+            metrics[f"reward_applies/{label}"] = known.float().mean().item()
+    for label, share in zip(rewards.scaled, reward_shares(part_RPG).tolist(), strict=True):
+        metrics[f"reward_share/{label}"] = share
+    metrics["zero_variance_groups"] = zero_variance_groups(part_RPG.sum(dim=0)).item()
     return metrics
+
+
+def _applicable(rewards: RewardOutput, label: str) -> Tensor:
+    """Which samples a reward applies to: all, unless it says otherwise."""
+    everywhere = torch.ones_like(rewards.scaled[label], dtype=torch.bool)
+    return rewards.applicable.get(label, everywhere)
 
 
 @torch.no_grad()

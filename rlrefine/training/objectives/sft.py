@@ -12,11 +12,18 @@ import torch
 from torch import Tensor
 
 from policies.base import Policy
-from policies.schedule import shift_sigma
-from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate, mask_weight, sigma_from_uniform
+from rlrefine.algorithms.flow_matching import (
+    flow_matching_loss,
+    interpolate,
+    level_weight,
+    mask_weight,
+    predicted_noise,
+    weighted_error,
+)
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.errors import DataError
 from rlrefine.training.experience import Chunk, Experience
+from rlrefine.training.objectives.levels import noise_levels
 from rlrefine.training.settings import SftSettings
 
 
@@ -49,17 +56,15 @@ class Sft:
         clean = experience.encoder.targets(batch)
         rows = range(chunk.rows.start, chunk.rows.stop)
         noise = torch.stack([experience.address.noise(row, tuple(clean.shape[1:])) for row in rows]).to(clean)
-        sigma_P = self._sigma([experience.address.uniform(row) for row in rows], policy, batch.size).to(clean)
+        uniform = [experience.address.uniform(row) for row in rows]
+        sigma_P = noise_levels(uniform, self.settings, policy, batch.size).to(clean)
         noisy = interpolate(clean, noise, sigma_P)
         velocity = policy.velocity(noisy, sigma_P, experience.conditioning[chunk.rows], self.settings.guidance)
         weight = None
         if batch.masks is not None and self.settings.mask_weight != 1:
             weight = mask_weight(policy.latent_mask(batch.masks).to(clean), self.settings.mask_weight)
-        return flow_matching_loss(velocity, clean, noise, weight)
-
-    def _sigma(self, uniform: list[float], policy: Policy, size: tuple[int, int]) -> Tensor:
-        density = self.settings
-        sigma_P = sigma_from_uniform(
-            torch.tensor(uniform), density.density, mean=density.density_mean, std=density.density_std
-        )
-        return shift_sigma(sigma_P, policy.noise_shift(size)) if density.shift == "resolution" else sigma_P
+        if self.settings.prediction == "velocity":
+            error_P = flow_matching_loss(velocity, clean, noise, weight)
+        else:
+            error_P = weighted_error(predicted_noise(velocity, noisy, sigma_P), noise, weight)
+        return level_weight(sigma_P, self.settings.weighting) * error_P
