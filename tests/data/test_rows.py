@@ -251,3 +251,45 @@ def test_masks_of_references_are_named_in_every_row_or_in_none(folder, rewrite):
     rewrite(0, reference_mask_file_names=["4-mask.png"])
     with pytest.raises(DataError, match="line 2: reference_mask_file_names: expected the same in every row"):
         read_rows(folder)
+
+
+@pytest.fixture
+def with_pairs(rewrite):
+    """Give every row a pair: its target, and the draft that was worse."""
+    for number in range(6):
+        rewrite(number, chosen_file_name=f"{number}-target.png", rejected_file_name=f"{number}-draft.png")
+
+
+def test_pairs_arrive_with_the_chosen_one_first(folder, with_pairs):
+    batch = Rows(folder, SIZE).batch([4, 1])
+    assert batch.pairs.shape == (2, 2, 3, 64, 64)
+    assert torch.equal(batch.pairs[:, 0], batch.targets)
+    assert torch.equal(batch.pairs[:, 1], batch.drafts)
+    assert batch.examples[0].extras == {"kind": "noise"}
+    assert batch[slice(1, 2)].pairs.shape[0] == 1
+
+
+def test_rows_without_pairs_have_none(folder):
+    assert Rows(folder, SIZE).batch([0]).pairs is None
+
+
+def test_half_a_pair_is_refused(folder, rewrite, with_pairs):
+    rewrite(2, rejected_file_name=None)
+    expected = "line 3: rejected_file_name: expected a file, as the row has the other one of the pair, found nothing"
+    with pytest.raises(DataError, match=expected):
+        read_rows(folder)
+
+
+def test_a_pair_shows_the_frame_of_its_row(folder, rewrite, with_pairs):
+    Image.new("RGB", (64, 48)).save(folder / "small.png")
+    rewrite(2, rejected_file_name="small.png")
+    with pytest.raises(DataError, match="row row-2: expected draft, target, mask, chosen and rejected of one size"):
+        Rows(folder, SIZE).example(2)
+
+
+def test_the_fingerprint_sees_pairs(folder, with_pairs, rewrite):
+    Image.new("RGB", (64, 64)).save(folder / "worse.png")
+    rewrite(0, rejected_file_name="worse.png")
+    before = Rows(folder, SIZE).fingerprint
+    Image.new("RGB", (64, 64), "red").save(folder / "worse.png")
+    assert Rows(folder, SIZE).fingerprint != before

@@ -219,3 +219,46 @@ def test_adapters_are_loaded_whole_or_not_at_all(kontext_policy, change):
         kontext_policy.stage.load_adapter_state(state)
     for name, value in kontext_policy.stage.adapter_state().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
+def test_old_weights_follow_and_come_back(kontext_policy, velocity, lora):
+    stage = kontext_policy.stage
+    stage.begin("nft", 0, lora)
+    stage.start_old()
+    start, name = velocity(), next(iter(stage.parameters))
+    before = stage.state()[name].clone()
+    disturb(stage)
+    changed, moved = velocity(), stage.state()[name].clone()
+    with kontext_policy.weights("old"):
+        assert torch.equal(velocity(), start)
+    assert torch.equal(velocity(), changed)
+    stage.update_old(0.75)
+    torch.testing.assert_close(stage.old_state()[name], 0.75 * before + 0.25 * moved)  # ¾ of itself remains
+    stage.update_old(0.0)
+    with stage.use("old"):
+        assert torch.equal(velocity(), changed)
+
+
+def test_old_weights_are_their_own_tensors(kontext_policy):
+    """Neither training nor a saved state that is used elsewhere reaches into them."""
+    stage = kontext_policy.stage
+    stage.begin("nft", 0, LORA)
+    stage.start_old()
+    saved = {name: value.clone() for name, value in stage.old_state().items()}
+    disturb(stage)
+    assert all(torch.equal(value, saved[name]) for name, value in stage.old_state().items())
+    stage.update_old(0.5)
+    assert any(not torch.equal(value, saved[name]) for name, value in stage.old_state().items())
+    stage.load_old(saved)
+    saved[next(iter(saved))].add_(1.0)
+    assert any(not torch.equal(value, saved[name]) for name, value in stage.old_state().items())
+
+
+def test_without_old_weights_nothing_stands_in_for_them(kontext_policy):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    with pytest.raises(PolicyError, match="stage grpo keeps no old weights"), kontext_policy.weights("old"):
+        pass
+    kontext_policy.stage.start_old()
+    kontext_policy.stage.begin("later", 0, LORA)
+    assert not kontext_policy.stage.keeps_old

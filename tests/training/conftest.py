@@ -23,6 +23,7 @@ def batch():
                 references=(Reference(image=torch.rand(3, *SIZE)),),
                 target=torch.rand(3, *SIZE),
                 mask=mask,
+                pair=(torch.rand(3, *SIZE), torch.rand(3, *SIZE)),
             )
             for p, noun in enumerate(("face", "text", "logo", "texture"))
         )
@@ -31,7 +32,7 @@ def batch():
 
 @pytest.fixture
 def experience_of(kontext_policy, batch):
-    """Rollouts of a GRPO objective for the batch, in micro-batches of a given size."""
+    """Rollouts of an objective for the batch, in micro-batches of a given size; without any, its rows alone."""
 
     def make(objective, micro_batch=None, step=0):
         address = Address(seed=0, stage="test", step=step, first_row=0)
@@ -49,7 +50,9 @@ def experience_of(kontext_policy, batch):
         if not hasattr(objective, "rollout_plan"):
             return Experience(**common)
         plan = objective.rollout_plan(kontext_policy.noise_shift(SIZE), 0, step)
-        trajectories, images = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
+        with kontext_policy.weights(objective.behaviour):
+            made = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
+        trajectories, images = made
         credit = torch.randn(len(batch), objective.group_size, generator=torch.Generator().manual_seed(5))
         return Experience(**common, trajectories=trajectories, credit=credit), images
 

@@ -36,6 +36,14 @@ def test_what_was_saved_comes_back(tmp_path):
     assert torch.equal(loaded.trained["w"], torch.full((3,), 5.0))
 
 
+def test_old_weights_are_saved_where_there_are_any(tmp_path):
+    save_checkpoint(tmp_path, state_at(1), keep=2)
+    assert not list(tmp_path.glob("*/old.safetensors"))
+    assert load_latest(tmp_path, "abc").old == {}
+    save_checkpoint(tmp_path, replace(state_at(2), old={"w": torch.full((3,), 9.0)}), keep=2)
+    assert torch.equal(load_latest(tmp_path, "abc").old["w"], torch.full((3,), 9.0))
+
+
 def test_the_newest_are_kept(tmp_path):
     for step in (1, 2, 3, 10):
         save_checkpoint(tmp_path, state_at(step), keep=2)

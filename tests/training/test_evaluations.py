@@ -5,10 +5,12 @@ import pytest
 from policies.settings import LoraSettings
 from rlrefine.recipe.arithmetic import step_cost
 from rlrefine.recipe.schema import Optimizer, StagePart
+from rlrefine.training.nft_settings import NftSettings
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.settings import (
     GrpoSettings,
     KlSettings,
+    OfflineDpoSettings,
     OnlineDpoSettings,
     RolloutSettings,
     SftSettings,
@@ -24,6 +26,9 @@ CASES = {
     "grpo, reference": ("grpo", GrpoSettings(**GRPO, kl=KlSettings(coef=0.1)), 3),
     "grpo, old policy": ("grpo", GrpoSettings(**GRPO, kl=KlSettings(coef=0.1, target="old")), 3),
     "online_dpo": ("online_dpo", OnlineDpoSettings(**GRPO), None),
+    "offline_dpo": ("offline_dpo", OfflineDpoSettings(), 2),
+    "nft": ("nft", NftSettings(**GRPO, levels=3), None),
+    "nft, split groups, no reference": ("nft", NftSettings(**GRPO, kl_coef=0.0, updates_per_rollout=2), 1),
     "online_dpo, one update": ("online_dpo", OnlineDpoSettings(**GRPO, updates_per_rollout=1), 6),
 }
 
@@ -32,6 +37,7 @@ CASES = {
 def test_evaluations_are_those_that_were_foretold(case, kontext_policy, experience_of, monkeypatch):
     name, settings, micro_batch = CASES[case]
     kontext_policy.stage.begin("stage", 0, LoraSettings(rank=4, alpha=4))
+    kontext_policy.stage.start_old()
     passed = []
     velocity = kontext_policy.velocity
 

@@ -10,7 +10,15 @@ from rlrefine.errors import NumericsError
 from rlrefine.training.experience import regrouped
 from rlrefine.training.objectives.grpo import Grpo
 from rlrefine.training.objectives.sft import Sft
-from rlrefine.training.settings import GrpoSettings, KlSettings, RolloutSettings, SftSettings, StochasticSettings
+from rlrefine.training.settings import (
+    DifficultySettings,
+    DropSettings,
+    GrpoSettings,
+    KlSettings,
+    RolloutSettings,
+    SftSettings,
+    StochasticSettings,
+)
 
 LORA = LoraSettings(rank=4, alpha=4)
 
@@ -279,3 +287,180 @@ def test_the_reference_leaves_the_graph_of_the_loss_alone(kontext_policy, experi
     kept = grpo(kl=KlSettings(coef=1.0), ratio_tolerance=1.0)
     held = gradient(kontext_policy, kept.losses(kontext_policy, experience, 1))
     assert (held - free).norm() > 0.01 * free.norm()
+
+
+def rewarded(applicable=None, **scores):
+    scaled = {label: torch.tensor(values) for label, values in scores.items()}
+    known = {label: torch.tensor(values) for label, values in (applicable or {}).items()}
+    total = torch.stack([value.nan_to_num() for value in scaled.values()]).sum(dim=0)
+    weights = dict.fromkeys(scaled, 1.0)
+    return RewardOutput(total=total, breakdown=scaled, scaled=scaled, weights=weights, applicable=known)
+
+
+def test_a_reward_that_does_not_apply_is_neither_failure_nor_number():
+    nan = float("nan")
+    output = rewarded({"style": [False] * 3 + [True] * 3}, pixel=[0.0, 1.0, 2.0] * 2, style=[nan] * 3 + [3.0, 3.0, 9.0])
+    credit, metrics = grpo().credit(output)
+    assert torch.isfinite(credit).all()
+    torch.testing.assert_close(credit[0] / credit[0, 2], torch.tensor([-1.0, 0.0, 1.0]))  # the other reward alone
+    assert metrics["reward/style"] == 5.0
+    assert metrics["reward_spread/style"] == pytest.approx(8**0.5)  # of 3, 3, 9
+    assert metrics["reward_applies/style"] == 0.5
+    assert "reward_applies/pixel" not in metrics
+    nowhere, measured = grpo().credit(rewarded({"style": [False] * 6}, pixel=[0.0, 1.0, 2.0] * 2, style=[nan] * 6))
+    assert torch.isfinite(nowhere).all()
+    assert "reward/style" not in measured
+    assert measured["reward_share/style"] == 0
+
+
+def test_shares_of_the_rewards_are_logged():
+    _, metrics = grpo(aggregation="sum_then_normalize").credit(rewarded(small=[0.0, 0.01, 0.02], large=[9.0, 0.0, 1.0]))
+    assert metrics["reward_share/large"] > 0.99
+    assert metrics["reward_share/large"] + metrics["reward_share/small"] == pytest.approx(1)
+    assert metrics["advantage/spread"] == pytest.approx(1)
+
+
+def test_groups_that_are_good_already_are_dropped_and_counted():
+    scores = rewarded(r=[0.90, 0.91, 0.92, 0.1, 0.5, 0.9])
+    credit, metrics = grpo(drop_groups=DropSettings(mean_above=0.9, spread_below=0.05)).credit(scores)
+    assert credit[0].tolist() == [0.0, 0.0, 0.0]
+    assert credit[1].abs().max() > 1
+    assert metrics["dropped_groups"] == 1
+    assert grpo().credit(scores)[0][0].abs().max() > 1
+    assert "dropped_groups" not in grpo().credit(scores)[1]
+
+
+def test_hard_groups_count_more():
+    scores = rewarded(r=[0.8, 0.9, 1.0, 0.0, 0.1, 0.2])
+    plain, _ = grpo().credit(scores)
+    credit, metrics = grpo(difficulty=DifficultySettings(reward="r")).credit(scores)
+    # p = 0.9 and 0.1: 0.01 and 0.81, mean 0.41: 0.024, lifted to ½, and 81/41
+    torch.testing.assert_close(credit[0], 0.5 * plain[0])
+    torch.testing.assert_close(credit[1], 81 / 41 * plain[1], atol=1e-4, rtol=1e-4)
+    assert metrics["group_weight/spread"] == pytest.approx((81 / 41 - 0.5) / 2, abs=1e-4)
+
+
+def test_centring_alone_keeps_the_unit_of_the_reward():
+    credit, _ = grpo(advantage_scale="none").credit(rewarded(r=[0.0, 0.03, 0.0, 1.0, 1.0, 4.0]))
+    torch.testing.assert_close(credit, torch.tensor([[-0.01, 0.02, -0.01], [-1.0, -1.0, 2.0]]))
+
+
+LOSSES = {
+    "plain": {},
+    "two bounds": {"clip_range": (1e-4, 2e-4)},
+    "guard": {"ratio": "guard"},
+    "guard, sum": {"ratio": "guard", "log_prob": "sum"},
+    "by length": {"step_weight": "inverse_length"},
+    "guard by length, with divergence": {
+        "ratio": "guard", "step_weight": "inverse_length", "kl": KlSettings(coef=0.1, form="x"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOSSES)
+@pytest.mark.parametrize("micro_batch", [1, 6])
+def test_every_form_of_the_loss_is_the_same_however_it_is_cut(kontext_policy, experience_of, case, micro_batch):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    objective = grpo(**LOSSES[case])
+    whole = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective)[0], 0))
+    cut = gradient(kontext_policy, objective.losses(kontext_policy, experience_of(objective, micro_batch)[0], 0))
+    assert whole.norm() > 0
+    assert (cut - whole).norm() < 1e-4 * whole.norm()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 6])
+@pytest.mark.parametrize("objective", [grpo(), Sft(SftSettings(mask_weight=3.0))], ids=["grpo", "sft"])
+def test_the_update_is_the_same_however_it_is_cut(kontext_policy, experience_of, objective, micro_batch):
+    """One step of gradient descent of the size that training takes: weights within 1e-6."""
+    kontext_policy.stage.begin("stage", 0, LORA)
+    disturb(kontext_policy)
+    if objective.group_size == 1:
+        micro_batch = min(micro_batch, 2)
+
+    def updated(size):
+        made = experience_of(objective, size)
+        step = gradient(
+            kontext_policy, objective.losses(kontext_policy, made[0] if isinstance(made, tuple) else made, 0)
+        )
+        return 1e-2 * step / step.norm()
+
+    whole, cut = updated(None), updated(micro_batch)
+    assert whole.abs().max() > 1e-4
+    assert (whole - cut).abs().max() <= 1e-6
+
+
+def transition_gradients(policy, objective, experience):
+    """The gradient of each transition's loss."""
+    found = []
+    for output in objective.losses(policy, experience, 0):
+        policy.trained.zero_grad()
+        output.loss.backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in policy.stage.parameters.values()]))
+    return found
+
+
+def test_on_policy_the_gradient_is_minus_the_mean_of_advantage_times_score(kontext_policy, experience_of):
+    """−1/(B·K)·Σ A·∇log π, computed without ratio and clip."""
+    from policies.rollout import replay
+
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    experience, _ = experience_of(grpo())
+    found = gradient(kontext_policy, grpo().losses(kontext_policy, experience, 0))
+    kontext_policy.trained.zero_grad()
+    for index in range(2):
+        log_prob_B = replay(kontext_policy, experience.conditioning, experience.trajectories[0], index)[1]
+        (-(experience.credit.flatten() * log_prob_B).sum() / (12 * 2)).backward()
+    expected = torch.cat([parameter.grad.flatten() for parameter in kontext_policy.stage.parameters.values()])
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_guard_and_length_weigh_each_transition_as_they_say(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    experience, _ = experience_of(grpo())
+    (trajectory,) = experience.trajectories
+    plain = transition_gradients(kontext_policy, grpo(), experience)
+    guarded = transition_gradients(kontext_policy, grpo(ratio="guard"), experience)
+    by_length = transition_gradients(kontext_policy, grpo(step_weight="inverse_length"), experience)
+    sigmas = trajectory.plan.sigmas
+    for index, step in enumerate(trajectory.plan.stochastic):
+        length = (sigmas[step] - sigmas[step + 1]).item()
+        std = 0.7 * (sigmas[step] / (1 - sigmas[step])).sqrt().item() * length**0.5  # of flow_sde
+        torch.testing.assert_close(
+            guarded[index], std * plain[index], rtol=1e-3, atol=1e-5 * plain[index].norm().item()
+        )
+        torch.testing.assert_close(by_length[index], plain[index] / length)
+
+
+def test_the_largest_ratio_is_a_maximum_and_not_a_sum(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    experience, _ = experience_of(grpo(), 3)
+    disturb(kontext_policy)
+    outputs = list(grpo().losses(kontext_policy, experience, 1))
+    mean = sum(output.metrics["ratio/mean"] for output in outputs)
+    largest = max(output.maxima["ratio/max"] for output in outputs)
+    assert mean == pytest.approx(1, abs=0.1)
+    assert mean < largest < 2
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
+@pytest.mark.parametrize("weighting", ["none", "sigma_sqrt", "cosmap"])
+def test_every_form_of_the_supervised_loss_by_its_own_sum(kontext_policy, experience_of, prediction, weighting):
+    kontext_policy.stage.begin("sft", 0, LORA)
+    disturb(kontext_policy)
+    objective = Sft(SftSettings(prediction=prediction, weighting=weighting))
+    experience, seen, velocity = experience_of(objective), [], kontext_policy.velocity
+    kontext_policy.velocity = lambda *given: seen.append((*given[:2], velocity(*given))) or seen[-1][-1]
+    (output,) = objective.losses(kontext_policy, experience, 0)
+    noisy, sigma_P, predicted = seen[0]
+    sigma, clean = sigma_P[:, None, None], experience.encoder.targets(experience.batch)
+    noise = (noisy - (1 - sigma) * clean) / sigma
+    error = predicted - (noise - clean)
+    if prediction == "epsilon":
+        error = (1 - sigma) * error
+    weight = {"none": 1.0, "sigma_sqrt": sigma**-2, "cosmap": 2 / torch.pi / (1 - 2 * sigma + 2 * sigma**2)}[weighting]
+    assert output.loss.item() == pytest.approx((weight * error.square()).mean().item(), rel=1e-3)
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in kontext_policy.stage.parameters.values())
