@@ -5,6 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -87,9 +88,23 @@ def _strict(source: Source) -> tuple[list[Problem], Recipe | None, list[Path]]:
         except ValidationError as error:
             details = error.errors(include_url=False)
             found = [_problem(detail, _path_in(data, detail), source) for detail in details]
-            problems += [p for p in found if not any(path[: len(p.path)] == p.path for path in replaced)]
+            problems += [p for p in _one_each(found) if not any(path[: len(p.path)] == p.path for path in replaced)]
             replaced += [_stand_in(data, p.path, detail) for p, detail in zip(found, details, strict=True)]
     return problems, None, replaced
+
+
+def _one_each(found: Sequence[Problem]) -> list[Problem]:
+    """Where a value may be of several kinds, each that it is not is a finding: make one problem of them.
+
+    A list that is wrong inside was meant as a list; that it is no number need not be said.
+    """
+    meant = [p for p in found if not any(other.path[:-1] == p.path for other in found)]
+    together: dict[Path, Problem] = {}
+    for problem in meant:
+        first = together.setdefault(problem.path, problem)
+        if problem.expected not in first.expected:
+            together[problem.path] = replace(first, expected=f"{first.expected} or {problem.expected}")
+    return list(together.values())
 
 
 def _path_in(data: Any, detail: Mapping[str, Any]) -> Path:

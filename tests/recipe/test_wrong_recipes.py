@@ -113,6 +113,46 @@ WRONG |= {
 }  # fmt: skip
 
 
+WRONG |= {
+    f"comparisons: {case}": (GRPO, f"{GRPO}, {key}", f"r.yaml:8: stages.grpo.{message}")
+    for case, key, message in [
+        ("a word for a clip", "clip_range: wide", "clip_range: found 'wide', expected a number or a list"),
+        ("half a pair of clips", "clip_range: [0.1]", "clip_range[1]: found nothing, expected a value: the key is required"),
+        ("a negative clip", "clip_range: [0.1, -0.1]", "clip_range: found [0.1, -0.1], expected a positive number, a pair of them or null"),
+        ("two clips with one update", "clip_range: [0.1, 0.2], updates_per_rollout: 1", "clip_range: found 0.1 and 0.2 with one update per rollout, expected null, since the ratio is exactly 1 then and nothing is ever clipped; set clip_range: null, or updates_per_rollout: 2"),
+        ("an unknown scale", "advantage_scale: global", "advantage_scale: found 'global', expected one of group, batch, none; known: batch, group, none"),
+        ("the difficulty of no reward", "difficulty: {reward: pixl}", "difficulty.reward: found 'pixl', expected the label of a reward; did you mean 'pixel'?"),
+        ("limits that leave out 1", "difficulty: {reward: pixel, limits: [2.0, 5.0]}", "difficulty.limits: found [2.0, 5.0], expected two positive numbers around 1"),
+        ("half a filter", "drop_groups: {mean_above: 0.9}", "drop_groups.spread_below: found nothing, expected a value: the key is required"),
+    ]
+}  # fmt: skip
+NFT = GRPO.replace("objective: grpo", "objective: nft")
+WRONG |= {
+    f"forward process: {case}": (GRPO, f"{NFT}, {key}", f"r.yaml:8: stages.grpo.{message}")
+    for case, key, message in [
+        ("no mixture", "beta: 0.0", "beta: found 0.0, expected a positive number"),
+        ("an old policy that never moves", "old: {limit: 1.0}", "old.limit: found 1.0, expected from 0 to below 1"),
+        ("no noise", "rollout: {dynamics: ode}", "rollout.dynamics: found 'ode', expected a stochastic step for nft, which learns from the noise it draws; use flow_sde"),
+        ("no level", "levels: 0", "levels: found 0, expected at least 1"),
+    ]
+}  # fmt: skip
+
+
+def test_a_stage_of_pairs_needs_rows_that_have_them(tmp_path):
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "a.png").write_bytes(b"")
+    (rows / "metadata.jsonl").write_text('{"prompt": "restore", "draft_file_name": "a.png"}\n')
+    text = GOOD.partition("data:")[0].replace("policy: {", "policy: {images: [draft], ")
+    text += f"data: {{train: {rows}}}\n"
+    text += "stages: {dpo: {objective: offline_dpo, steps: 2, optimizer: {lr: 1.0e-3}}}\n"
+    expected = (
+        "r.yaml:2: data.train: found rows without chosen_file_name, expected one in every row: stage dpo needs pairs; "
+        "add the column"
+    )
+    assert problems(text, tmp_path) == [expected]
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_each_mistake_gets_its_message(case, tmp_path):
     old, new, message = WRONG[case]
