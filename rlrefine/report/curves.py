@@ -54,7 +54,9 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("validation: PSNR inside the mask, dB", ("validation/psnr_in_mask",)),
     ("validation: reward", ("validation/reward_total",)),
     ("reward of the rollouts", ("reward/total",)),
-    ("spread of each reward inside a group", ()),
+    ("spread of each reward inside a group", ("reward_spread/",)),
+    ("share of each reward in the advantage", ("reward_share/",)),
+    ("distance of siblings", ("diversity",)),
     ("ratio: mean", ("ratio/mean",)),
     ("clip fraction", ("clip_fraction/low", "clip_fraction/high")),
     ("approximate KL to the old policy", ("approximate_kl",)),
@@ -67,8 +69,8 @@ def stage_curves(records: Records) -> list[str]:
     """All figures that a stage has something to show for."""
     found = []
     for title, names in FIGURES:
-        if title.startswith("spread"):
-            names = tuple(sorted({name for record in records for name in record if name.startswith("reward_spread/")}))
+        if names[0].endswith("/"):  # one line for each reward
+            names = tuple(sorted({name for record in records for name in record if name.startswith(names[0])}))
         constant = all(len({record[name] for record in records if name in record}) <= 1 for name in names)
         svg = None if constant else curve(records, names, title)
         if svg is not None:

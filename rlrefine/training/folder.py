@@ -48,6 +48,11 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
+    def timing(self) -> Path:
+        """Seconds of each phase of each step that was run; a step that was run again has two lines."""
+        return self.root / "timing.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 
@@ -123,8 +128,10 @@ class RunFolder:
             clear_leftovers(parent)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        with open(self.metrics, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+        _append(self.metrics, record)
+
+    def append_timing(self, record: Mapping[str, Any]) -> None:
+        _append(self.timing, record)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records that are complete; a line cut off by a kill is not one."""
@@ -146,6 +153,11 @@ class RunFolder:
                 break
             kept.append(record)
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _append(file: Path, record: Mapping[str, Any]) -> None:
+    with open(file, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
 
 
 def environment() -> dict[str, Any]:

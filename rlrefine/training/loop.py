@@ -24,6 +24,7 @@ from rlrefine.training.experience import Address, Experience, chunks_of, make_ro
 from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import gathered, score_in_parts
+from rlrefine.training.timing import Stopwatch
 
 
 @dataclass(kw_only=True)
@@ -55,15 +56,17 @@ class Trainer:
     """what this one did, as its share of a sum,"""
     maxima: dict[str, float] = field(default_factory=dict)
     """and the largest that it met."""
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
         for step in range(first, self.steps):
             self.metrics, self.shares, self.maxima = {}, {}, {}
             experience = self.collect(self.offset + step)
-            for update in range(self.objective.updates):
-                self.learn(experience, update)
-                self.update(step, update)
+            with self.watch.phase("update"):
+                for update in range(self.objective.updates):
+                    self.learn(experience, update)
+                    self.update(step, update)
             del experience  # or the next step's samples would be made beside this one's
             if isinstance(self.objective, FollowingObjective):
                 self.objective.after_update(self.policy, self.offset + step + 1)
@@ -73,12 +76,14 @@ class Trainer:
         """Rows, and for reinforcement learning rollout, reward and credit."""
         share = self.engine.share(self.stage.prompts_per_step)
         chosen = rows_of_step(self.seed, step, self.stage.prompts_per_step, len(self.rows))[share]
-        batch = self.rows.batch(chosen)
+        with self.watch.phase("load"):
+            batch = self.rows.batch(chosen)
         address = Address(seed=self.seed, stage=self.name, step=step, first_row=share.start)
         group_size = self.objective.group_size
         chunks = tuple(chunks_of(len(batch), group_size, self.stage.micro_batch))
         rollout_chunks = tuple(chunks_of(len(batch), group_size, self.stage.rollout_batch or self.stage.micro_batch))
-        conditioning = self.encoder.conditioning(batch)
+        with self.watch.phase("encode"):
+            conditioning = self.encoder.conditioning(batch)
         experience = Experience(
             batch=batch,
             conditioning=conditioning,
@@ -91,13 +96,14 @@ class Trainer:
             return experience
         plan = self.objective.rollout_plan(self.policy.noise_shift(batch.size), self.seed, step)
         at_once = self.stage.reward_batch
-        with self.policy.weights(self.objective.behaviour):
+        with self.watch.phase("rollout"), self.policy.weights(self.objective.behaviour):
             trajectories, images = make_rollouts(
                 self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, at_once
             )
         self.shares["diversity"] = self._diversity(trajectories, group_size)
         kept = trajectories if (same := rollout_chunks == chunks) else regrouped(trajectories, chunks, group_size)
-        credit = self.credit(self.objective, batch, images)[share]
+        with self.watch.phase("reward"):
+            credit = self.credit(self.objective, batch, images)[share]
         return replace(experience, trajectories=kept, credit=credit, same_chunks=same)
 
     def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:

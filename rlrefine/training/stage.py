@@ -203,6 +203,7 @@ class StageRun:
             last, every = step == steps, self.recipe.evaluation.every
             looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}
             self._record(trackers, step, {**measured, "evaluations": float(done.evaluations), **looked})
+            self._record_seconds(trackers, step, trainer.watch.read())
             if last or step % self.recipe.run.checkpoint_every == 0:
                 self._save(policy, prepared, done)
         trackers.close()
@@ -261,6 +262,12 @@ class StageRun:
         self.folder.append_metrics({"stage": self.label, "step": step, **measured})
         trackers.log(measured, step)
         self.report.step(step, measured)
+
+    def _record_seconds(self, trackers: Trackers, step: int, seconds: Mapping[str, float]) -> None:
+        """Write down how long a step's phases took, apart from what it measured, which a resumed run repeats."""
+        if self.engine.is_main:
+            self.folder.append_timing({"stage": self.label, "step": step, **seconds})
+            trackers.log(seconds, step)
 
     def _validate(self, policy: Policy, trackers: Trackers, step: int) -> dict[str, float]:
         """Look at the validation rows: their means, and a grid of samples with the same noise every time."""

@@ -13,8 +13,10 @@ from rlrefine.recipe.load import load_recipe
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy
+from rlrefine.training.nft_settings import NftSettings
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import resume, start
+from rlrefine.training.settings import GrpoSettings, OnlineDpoSettings
 from tests.e2e.conftest import result_of
 
 ARMS = ["draft", "base", "wrong_reference", "sft", "sft_more", "grpo"]
@@ -54,11 +56,24 @@ def test_metrics_tell_the_whole_story(uninterrupted):
     assert all(math.isfinite(value) for record in found for value in record.values() if isinstance(value, float))
     last = found[-1]
     for name in (
-        "loss", "policy_loss", "kl", "approximate_kl", "ratio/mean", "clip_fraction/low", "clip_fraction/high",
-        "advantage/largest", "zero_variance_groups", "gradient_norm", "learning_rate", "evaluations",
+        "loss", "policy_loss", "kl", "approximate_kl", "ratio/mean", "ratio/max", "clip_fraction/low",
+        "clip_fraction/high", "advantage/largest", "advantage/spread", "reward_share/patch", "reward_share/pixel",
+        "diversity", "zero_variance_groups", "gradient_norm", "learning_rate", "evaluations",
         "reward/total", "reward/patch", "reward/pixel", "reward_spread/patch", "validation/psnr_in_mask",
     ):  # fmt: skip
         assert name in last, name
+
+
+def test_seconds_are_told_apart_from_what_was_measured(uninterrupted):
+    told = [json.loads(line) for line in (uninterrupted / "timing.jsonl").read_text().splitlines()]
+    assert [(record["stage"], record["step"]) for record in told] == [
+        (record["stage"], record["step"]) for record in records(uninterrupted) if record["step"] > 0
+    ]
+    assert {name for name in told[-1] if name.startswith("seconds/")} == {
+        "seconds/load", "seconds/encode", "seconds/rollout", "seconds/reward", "seconds/update",
+    }  # fmt: skip
+    assert set(told[0]) == {"stage", "step", "seconds/load", "seconds/encode", "seconds/update"}
+    assert not any(name.startswith("seconds/") for record in records(uninterrupted) for name in record)
 
 
 def test_evaluations_are_those_that_were_foretold(uninterrupted):
@@ -138,13 +153,19 @@ def test_a_stage_can_begin_from_another_run(uninterrupted, tmp_path):
     assert ours == (uninterrupted / "stages/grpo/weights/grpo.safetensors").read_bytes()
 
 
+def without(settings):
+    """What takes the keys out of a resolved stage of GRPO that another objective does not have."""
+    ours, theirs = ({field.name for field in dataclasses.fields(each)} for each in (GrpoSettings, settings))
+    return ", ".join(f"~{key}: " for key in sorted(ours - theirs))
+
+
 @pytest.fixture(scope="module")
 def preferring(uninterrupted, tmp_path_factory):
     """The stage of the policy gradient with one word changed (and without the divergence, which only GRPO has)."""
     place = tmp_path_factory.mktemp("preferring")
     (place / "over.yaml").write_text(
         f"base: {uninterrupted}/resolved.yaml\n"
-        "stages:\n  grpo: {objective: online_dpo, ~kl: , ~clip_range: , ~advantage_clip: }\n"
+        f"stages:\n  grpo: {{objective: online_dpo, {without(OnlineDpoSettings)}}}\n"
     )
     changes = [f"run.out={place}", "run.name=dpo", f"stages.grpo.init={uninterrupted}/sft", "~stages.sft_more"]
     recipe = load_recipe(place / "over.yaml", changes)
@@ -175,6 +196,52 @@ def test_preferences_train_the_same_way_twice(preferring, tmp_path):
     again = start(dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, out=str(tmp_path))), "dpo",
                   LineReporter(), only_stage="grpo")  # fmt: skip
     assert records(again.root) == records(root)
+
+
+@pytest.fixture(scope="module")
+def forward(uninterrupted, tmp_path_factory):
+    """A stage of DiffusionNFT in place of the policy gradient."""
+    place = tmp_path_factory.mktemp("forward")
+    (place / "over.yaml").write_text(
+        f"base: {uninterrupted}/resolved.yaml\n"
+        f"stages:\n  grpo: {{objective: nft, {without(NftSettings)}, updates_per_rollout: 1, old: {{rate: 0.2}}}}\n"
+    )
+    changes = [f"run.out={place}", "run.name=nft", f"stages.grpo.init={uninterrupted}/sft", "~stages.sft_more"]
+    recipe = load_recipe(place / "over.yaml", changes)
+    return recipe, start(recipe, "nft", LineReporter(), only_stage="grpo").root
+
+
+def test_the_forward_process_trains_where_a_policy_gradient_did(forward):
+    from rlrefine.recipe.arithmetic import stage_evaluations
+
+    recipe, root = forward
+    found = records(root)
+    assert [record["step"] for record in found] == list(range(5))
+    assert all(math.isfinite(value) for record in found for value in record.values() if isinstance(value, float))
+    for name in (
+        "loss", "policy_loss", "kl", "error/positive", "error/negative", "old_distance", "reward/total",
+        "advantage/spread", "diversity", "gradient_norm",
+    ):  # fmt: skip
+        assert name in found[-1], name
+    assert found[1]["old_distance"] == 0
+    assert found[-1]["old_distance"] > 0
+    assert found[-1]["evaluations"] == stage_evaluations(recipe, "grpo")
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_the_old_policy_survives_a_resume(forward, tmp_path, forgotten, monkeypatch):
+    """Cut off after step 2, whose checkpoint is there; and as a negative control, without the old weights."""
+    from policies.weights import StageWeights
+    from tests.e2e.conftest import KillAt, run_in_child
+
+    recipe, root = forward
+    again = dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, out=str(tmp_path)))
+    cut = KillAt("rollout", 3 * 7 + 2)  # of step 4: a step's rollout is 2 chunks of 3 transitions, and its end
+    assert run_in_child(lambda: start(again, "nft", cut, only_stage="grpo")) != 0
+    if forgotten:
+        monkeypatch.setattr(StageWeights, "load_old", lambda *arguments: None)
+    resume(tmp_path / "nft", LineReporter(), only_stage="grpo")
+    assert (records(tmp_path / "nft") == records(root)) is not forgotten
 
 
 def test_full_training_without_adapters(recipe_file, tmp_path):

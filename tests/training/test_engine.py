@@ -112,6 +112,15 @@ def test_each_process_has_its_share_of_neighbouring_rows(monkeypatch):
     assert Engine().share(8) == slice(4, 6)
 
 
+def test_the_largest_of_all_processes_is_no_sum(monkeypatch):
+    assert Engine().max({"ratio/max": 1.5}) == {"ratio/max": 1.5}
+    monkeypatch.setattr(Engine, "processes", 2)
+    other = torch.tensor([[1.25, -3.0]], dtype=torch.float64)
+    monkeypatch.setattr(Engine, "gather", lambda self, values: torch.cat([values, other]))
+    assert Engine().max({"ratio/max": 1.5, "lowest": -4.0}) == {"ratio/max": 1.5, "lowest": -3.0}
+    assert Engine().max({}) == {}
+
+
 def test_learning_rate_by_hand():
     cosine = Optimizer(lr=2.0, warmup=2, schedule="cosine")
     assert learning_rate(cosine, 0, 10) == 1.0  # half of the warm-up
