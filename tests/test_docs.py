@@ -1,12 +1,18 @@
 """What the documentation shows: its Python runs, its recipes are valid, its commands and links exist."""
 
+import importlib.util
+import json
 import re
 import shlex
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rlrefine.cli import cli
+from rlrefine.errors import RecipeError
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.reading import built_in_recipes
 
@@ -58,3 +64,68 @@ def test_links_between_pages_lead_somewhere():
             if target == "recipe_keys.md":  # written when the site is built
                 continue
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+WORKED = """
+policy: {{name: flux_kontext, checkpoint: {checkpoint}, images: [draft], prompt_tokens: 12}}
+data: {{train: {rows}, size: [32, 32]}}
+rewards: {{pixel: {{name: masked_pixel}}}}
+stages:
+  reinforce: {{objective: reinforce, steps: 2, prompts_per_step: 2, group_size: 3, optimizer: {{lr: 1.0e-2}},
+              rollout: {{steps: 3, stochastic: {{size: 2}}}}}}
+run: {{out: {out}, name: worked, trackers: []}}
+"""
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Four rows of noise with target and mask."""
+    folder, rng, lines = tmp_path / "rows", np.random.default_rng(0), []
+    folder.mkdir()
+    for number in range(4):
+        names = {f"{part}_file_name": f"{number}-{part}.png" for part in ("draft", "target", "mask")}
+        for name in names.values():
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name)
+        lines.append(json.dumps({"prompt": "restore the text", **names}) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def worked_objective(tmp_path, monkeypatch):
+    """The objective of the page on extending, in a file of its own, with the registry's entry of that page."""
+    from rlrefine.recipe.document import document_adapter
+    from rlrefine.training.registry import OBJECTIVES, Entry
+
+    text = (ROOT / "docs" / "extending.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "Reinforce" in block]
+    (entry,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
+    file, name = tmp_path / "reinforce.py", "rlrefine.training.objectives.reinforce"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    for label, made in eval(f"{{{entry}}}", vars(module) | {"Entry": Entry}).items():
+        monkeypatch.setitem(OBJECTIVES, label, made)
+    document_adapter.cache_clear()
+    yield
+    document_adapter.cache_clear()
+
+
+def test_the_worked_objective_trains(worked_objective, random_checkpoint, rows, tmp_path):
+    """One file and one entry: the check, the sums, the loop and its records know it."""
+    from rlrefine.recipe.arithmetic import stage_evaluations
+    from rlrefine.training.progress import LineReporter
+    from rlrefine.training.run import start
+
+    file = tmp_path / "worked.yaml"
+    file.write_text(WORKED.format(checkpoint=random_checkpoint, rows=rows, out=tmp_path))
+    recipe = load_recipe(file)
+    folder = start(recipe, "worked", LineReporter())
+    first, last = folder.read_metrics()
+    assert last["evaluations"] == stage_evaluations(recipe, "reinforce")
+    assert first["gradient_norm"] > 0
+    assert {"loss", "reward/pixel", "reward_share/pixel", "diversity", "zero_variance_groups"} <= set(last)
+    with pytest.raises(RecipeError, match="did you mean 'group_size'"):
+        load_recipe(file, ["stages.reinforce.group_sise=3"])

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import weakref
 
 import pytest
@@ -242,6 +243,28 @@ def test_the_old_policy_survives_a_resume(forward, tmp_path, forgotten, monkeypa
         monkeypatch.setattr(StageWeights, "load_old", lambda *arguments: None)
     resume(tmp_path / "nft", LineReporter(), only_stage="grpo")
     assert (records(tmp_path / "nft") == records(root)) is not forgotten
+
+
+def test_pairs_in_the_data_train(recipe_file, small_rows, tmp_path):
+    """Targets are preferred to drafts; rows need neither targets nor rewards."""
+    rows = shutil.copytree(small_rows / "train", tmp_path / "rows")
+    lines = [json.loads(line) for line in (rows / "metadata.jsonl").read_text().splitlines()]
+    for line in lines:
+        pair = {"chosen_file_name": line.pop("target_file_name"), "rejected_file_name": line["draft_file_name"]}
+        line |= pair
+    (rows / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "over.yaml").write_text(
+        f"base: {recipe_file}\n~rewards:\n"
+        f"data: {{train: {rows}, validation: null, heldout: null}}\n"
+        "stages:\n  ~sft_more:\n  ~grpo:\n  ~sft:\n"
+        "  dpo: {objective: offline_dpo, steps: 6, prompts_per_step: 12, micro_batch: 4, optimizer: {lr: 1.0e-3}}\n"
+    )
+    recipe = load_recipe(tmp_path / "over.yaml", [f"run.out={tmp_path}", "run.name=pairs"])
+    found = records(start(recipe, "pairs", LineReporter()).root)
+    assert found[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert found[-1]["loss"] < found[0]["loss"]
+    assert found[-1]["preference/margin"] > found[0]["preference/margin"] == 0
+    assert found[-1]["evaluations"] == 6 * 12 * 4
 
 
 def test_full_training_without_adapters(recipe_file, tmp_path):
