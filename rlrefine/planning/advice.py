@@ -45,7 +45,7 @@ def _keys(recipe: Recipe, label: str, phase: str, part: str) -> Iterator[str]:
             yield "engine.name=deepspeed engine.zero_stage=3 on several devices"
     elif part in (c.TEXT, c.AUTOENCODER) and not policy.offload_encoders:
         yield "policy.offload_encoders=true"
-    elif part in (c.OPTIMIZER, c.GRADIENTS, c.TRAINED, c.COPY, c.AVERAGE):
+    elif part in (c.OPTIMIZER, c.GRADIENTS, c.TRAINED, c.COPY, c.AVERAGE, c.OLD):
         if policy.lora is None:
             yield "policy.lora.rank=16, adapters in place of all weights"
         if part == c.OPTIMIZER and engine.name == "deepspeed" and engine.offload is None:

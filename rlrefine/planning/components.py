@@ -8,14 +8,15 @@ Phases = dict[str, Bytes]
 
 TEMPORARY = "activations"
 BASE, EARLIER, TRAINED = "base weights", "earlier adapters", "trained weights"
-COPY, AVERAGE, GRADIENTS, OPTIMIZER = "reference copy", "running average", "gradients", "optimiser"
+COPY, AVERAGE, OLD = "reference copy", "running average", "old weights"
+GRADIENTS, OPTIMIZER = "gradients", "optimiser"
 TEXT, AUTOENCODER, REWARDS = "text encoders", "autoencoder", "reward networks"
 ROWS, ENCODED, TRAJECTORIES, IMAGES = "rows", "encoded rows", "trajectories", "images"
 BUFFERS, GATHERED = "engine's buffers", "gathered weights"
 
 COMPONENTS = (
-    BASE, EARLIER, TRAINED, COPY, AVERAGE, GRADIENTS, OPTIMIZER, GATHERED, BUFFERS, TEXT, AUTOENCODER, REWARDS,
-    ROWS, ENCODED, TRAJECTORIES, IMAGES, TEMPORARY,
+    BASE, EARLIER, TRAINED, COPY, AVERAGE, OLD, GRADIENTS, OPTIMIZER, GATHERED, BUFFERS, TEXT, AUTOENCODER,
+    REWARDS, ROWS, ENCODED, TRAJECTORIES, IMAGES, TEMPORARY,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -19,6 +19,7 @@ from rlrefine.planning.process import Process, rollout_plan, shortened
 from rlrefine.planning.scorers import scorers
 from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.schema import Recipe
+from rlrefine.training.registry import OBJECTIVES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
         for label, stage in stages.items():
             for number, phases in stage.memory.items():
                 warnings += misfits(recipe, label, number, phases, gib)
-    counts = {label: count(recipe, label) for label in recipe.stages}
+    parts = recipe.stages
+    counts = {label: count(recipe, label) for label in parts}
     written = {label: -(-counts[label].steps // recipe.run.checkpoint_every) for label in stages}
     return Plan(
         recipe=recipe,
@@ -80,7 +82,10 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
         disk=disk(
             {label: stage.trained for label, stage in stages.items()},
             {label: stage.below for label, stage in stages.items()},
-            {label for label, part in recipe.stages.items() if part.ema is not None},
+            {
+                label: (part.ema is not None) + ("old" in OBJECTIVES[part.objective].uses)
+                for label, part in parts.items()
+            },
             written,
             recipe.run.keep,
         ),

@@ -114,19 +114,20 @@ class Process:
         return found
 
     def _keep_encodings(self) -> None:
-        """Encodings that stay in memory: of each row what the network is shown, and where a stage needs it its
-        target."""
+        """Encodings that stay in memory: of each row what the network is shown, and where a stage needs them its
+        target or its pair."""
         rows = min(self.recipe.data.keep_encoded, self.rows_in_data)
         roles = self.recipe.policy.settings.images
         batch = self._batch(1)
         shown = self.policy.encode(batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles))
         uses = {use for stage in self.recipe.stages.values() for use in OBJECTIVES[stage.objective].uses}
-        target = math.prod(self.policy.latent_shape(self.size)) * 4 if "targets" in uses else 0
-        self._kept = torch.zeros(rows * (_bytes(shown) + target), dtype=torch.uint8)
+        latents = math.prod(self.policy.latent_shape(self.size)) * 4
+        kept = _bytes(shown) + latents * (("targets" in uses) + 2 * ("pairs" in uses))
+        self._kept = torch.zeros(rows * kept, dtype=torch.uint8)
         self.live.belongs(c.ENCODED, [self._kept])
 
     def _begin(self) -> None:
-        """Adapters, running average and optimiser, as ``StageRun.run`` makes them; the optimiser after its first
+        """Adapters, other sets of weights and optimiser, as ``StageRun.run`` makes them; the optimiser after its first
         step."""
         weights, lora = self.policy.stage, self.recipe.policy.settings.lora
         self.live.belongs(c.BASE, weights.module.parameters())
@@ -140,6 +141,9 @@ class Process:
         if self.stage.ema is not None:
             weights.start_ema(self.stage.ema.decay)
             self.live.belongs(c.AVERAGE, weights.ema_state().values())
+        if "old" in OBJECTIVES[self.stage.objective].uses:
+            weights.start_old()
+            self.live.belongs(c.OLD, weights.old_state().values())
         chosen = self.stage.optimizer
         self.optimizer = torch.optim.AdamW(
             weights.parameters.values(), lr=chosen.lr, betas=chosen.betas, weight_decay=chosen.weight_decay,
@@ -163,7 +167,7 @@ class Process:
             module.register_forward_hook(lambda *_: self.live.switch(phases.pop()) and None)
 
     def _batch(self, rows: int) -> Batch:
-        """Rows as the data has them: draft, one reference for each role that the model is shown, target, mask."""
+        """Rows as the data has them: draft, one reference for each role that the model is shown, target, mask, pair."""
         roles = [role for role in self.recipe.policy.settings.images if role != "draft"]
 
         def image(channels: int = 3) -> torch.Tensor:
@@ -177,6 +181,7 @@ class Process:
                 references=tuple(Reference(image=image(), role=role, mask=image(1)) for role in roles),
                 target=image(),
                 mask=image(1),
+                pair=(image(), image()) if "pairs" in OBJECTIVES[self.stage.objective].uses else None,
             )
             for number in range(rows)
         ]
@@ -189,8 +194,10 @@ class Process:
         encoder = Encoder(policy=self.policy, roles=roles, keep=data.keep_encoded or each_alone)
         with self.live.phase(c.ENCODE):
             conditioning = encoder.conditioning(batch)
-            if "targets" in OBJECTIVES[self.stage.objective].uses and encoder.keep:
-                encoder.targets(batch)
+            uses = OBJECTIVES[self.stage.objective].uses
+            for part, encode in {"targets": encoder.targets, "pairs": encoder.pairs}.items():
+                if part in uses and encoder.keep:
+                    encode(batch)
         self.live.belongs(c.ENCODED, [*tensors_in(conditioning), *tensors_in(encoder.kept)])
         return conditioning, encoder
 

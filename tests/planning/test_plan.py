@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from rlrefine.cli import main
 from rlrefine.errors import UsageError
@@ -13,7 +14,7 @@ from rlrefine.planning.counts import count, device_counts
 from rlrefine.planning.disk import disk
 from rlrefine.planning.division import Weights, divide
 from rlrefine.planning.licences import CHECKPOINTS, UNKNOWN, ledger
-from rlrefine.planning.plan import make_plan
+from rlrefine.planning.plan import make_plan, plan_stage
 from rlrefine.planning.pretend import pretending
 from rlrefine.planning.render import as_mapping
 from rlrefine.planning.scorers import VitB16
@@ -134,7 +135,7 @@ def test_a_checkpoint_on_disk_has_the_size_that_was_predicted(tmp_path, averaged
         generators=[Generators(tensors={}, python=[])],
     )
     written = sum(file.stat().st_size for file in save_checkpoint(tmp_path, state, keep=1).iterdir())
-    predicted = disk({"sft": 2**20}, {"sft": 0}, {"sft"} if averaged else set(), {"sft": 1}, keep=1)
+    predicted = disk({"sft": 2**20}, {"sft": 0}, {"sft": 1} if averaged else {}, {"sft": 1}, keep=1)
     assert predicted.checkpoint["sft"] == pytest.approx(written, rel=0.01)
 
 
@@ -209,3 +210,32 @@ def test_the_table_is_for_people(capfd, monkeypatch):
     assert all(
         word in text for word in ("predicted", "memory of sft on 1 device", "sum", "disk", "licences", "warning:")
     )
+
+
+def test_old_weights_are_among_the_memory_and_on_disk():
+    recipe = load_recipe("omnirefiner_tiny", ["stages.grpo.objective=nft", "stages.sft.steps=30"])
+    found = make_plan(recipe, devices=1)
+    phases = found.memory["grpo"][1]
+    assert phases[c.UPDATE][c.OLD] == phases[c.UPDATE][c.TRAINED] > 0
+    assert c.OLD not in found.memory["sft"][1][c.UPDATE]
+    assert found.disk.checkpoint["grpo"] == found.disk.checkpoint["sft"] * 5 // 4  # both have an average
+
+
+def test_pairs_are_planned_for(tmp_path):
+
+    file = tmp_path / "pairs.yaml"
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    for name in ("d", "c", "r", "t", "m"):
+        Image.new("RGB", (64, 64)).save(rows / f"{name}.png")
+    line = {"prompt": "restore", "reference_file_names": ["d.png"], "draft_file_name": "d.png"}
+    line |= {"chosen_file_name": "c.png", "rejected_file_name": "r.png"}
+    line |= {"target_file_name": "t.png", "mask_file_name": "m.png"}
+    (rows / "metadata.jsonl").write_text(json.dumps(line) + "\n")
+    file.write_text(
+        f"base: omnirefiner_tiny\ndata: {{train: {rows}}}\n"
+        "stages:\n  ~sft_more:\n  ~grpo:\n"
+        "  dpo: {objective: offline_dpo, init: sft, steps: 2, optimizer: {lr: 1.0e-3}}\n"
+    )
+    recipe = load_recipe(file)
+    assert plan_stage(recipe, "dpo", [1], on_gpu=False).memory[1][c.UPDATE][c.TRAINED] > 0
