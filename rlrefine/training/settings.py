@@ -32,7 +32,7 @@ class RolloutSettings:
 
     steps: int = 8
     """Network evaluations from noise to image."""
-    dynamics: Literal["flow_sde", "dance_sde", "cps", "ode"] = "flow_sde"
+    dynamics: Literal["flow_sde", "dance_sde", "cps", "ddim", "euler_ancestral", "ode"] = "flow_sde"
     """The step that draws noise; ``ode`` draws none."""
     noise: float = 0.7
     """Noise factor of the stochastic step."""

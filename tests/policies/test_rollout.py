@@ -61,7 +61,7 @@ def test_replay_of_a_fresh_rollout_is_the_rollout_bit_for_bit(kontext_policy, co
         assert torch.equal(scored.mean, trajectory.mean[:, index])
 
 
-@pytest.mark.parametrize("dynamics", [name for name, entry in DYNAMICS.items() if entry.stochastic])
+@pytest.mark.parametrize("dynamics", [name for name, entry in DYNAMICS.items() if entry.traits.stochastic])
 def test_the_ratio_is_exactly_one_for_every_dynamics(kontext_policy, conditioning, dynamics):
     plan = dataclasses.replace(plan_of(kontext_policy, (0, 2, 3)), dynamics=dynamics)
     trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
