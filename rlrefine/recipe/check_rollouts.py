@@ -16,6 +16,8 @@ def rollouts(recipe: Recipe) -> Iterator[Finding]:
             path, rollout = ("stages", label, "rollout"), stage.settings.rollout
             yield from _noise(path, stage.objective, rollout)
             yield from _steps(path, rollout)
+            if rollout.merge_adapters:
+                yield from _merging((*path, "merge_adapters"), recipe)
 
 
 def _noise(path: Path, objective: str, rollout: RolloutSettings) -> Iterator[Finding]:
@@ -81,3 +83,15 @@ def _earlier(rollout: RolloutSettings) -> str:
     if chosen.choose in ("window", "sliding"):
         return f"set last: {rollout.steps - chosen.of('size') - 1} or less"
     return f"drop {rollout.steps - 1}" if chosen.steps is not None else "make more steps"
+
+
+def _merging(path: Path, recipe: Recipe) -> Iterator[Finding]:
+    """Adapters are added into weights that are there as a whole, and not in 8 bits."""
+    policy, engine = recipe.policy.settings, recipe.engine
+    if getattr(policy, "lora", None) is None:
+        yield path, "true without policy.lora", "false, since there is nothing to merge", "drop it"
+    elif getattr(policy, "quantize", None) is not None:
+        yield path, f"true with policy.quantize {policy.quantize!r}", "false, or quantize: null", "drop one of the two"
+    if engine.name == "fsdp2" or (engine.name == "deepspeed" and engine.zero_stage == 3):
+        what = "fsdp2" if engine.name == "fsdp2" else "deepspeed and zero_stage 3"
+        yield path, f"true with engine {what}", "an engine that keeps every weight whole", "use ddp, or zero_stage: 2"

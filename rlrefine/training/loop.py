@@ -86,9 +86,10 @@ class Trainer:
         trajectories, images = make_rollouts(
             self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, self.stage.reward_batch
         )
-        kept = trajectories if (same := rollout_chunks == chunks) else regrouped(trajectories, chunks, group_size)
+        same = rollout_chunks == chunks
+        kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         credit = self.credit(self.objective, batch, images)[share]
-        return replace(experience, trajectories=kept, credit=credit, same_chunks=same)
+        return replace(experience, trajectories=kept, credit=credit, same_form=same and not plan.merge_adapters)
 
     def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:
         """Score this process's samples, and compare those of all processes: ``[P, G]`` of the whole step."""

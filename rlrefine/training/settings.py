@@ -20,7 +20,7 @@ class StochasticSettings:
     """Which steps of a rollout draw noise, and are trained."""
 
     choose: Literal["all", "list", "sample", "fraction", "window", "sliding"] = "window"
-    """``all`` but the last, a ``list``, a ``sample`` of one, a ``fraction``, a ``window`` anywhere, or a ``sliding`` one."""
+    """``all`` but the last, a ``list``, a ``sample`` of one, a ``fraction``, a ``window`` or a ``sliding`` window."""
     steps: tuple[int, ...] | None = None
     """For ``list`` the steps, for ``sample`` those to draw from; the first is 0."""
     size: int | None = None
@@ -77,11 +77,13 @@ class RolloutSettings:
     dynamics: Literal["flow_sde", "dance_sde", "cps", "ddim", "euler_ancestral", "ode"] = "flow_sde"
     """The step that draws noise; ``ode`` draws none."""
     noise: float = 0.7
-    """Noise factor of the stochastic step."""
+    """Noise factor of the stochastic step; for ``cps``, ``ddim`` and ``euler_ancestral`` a share, at most 1."""
     guidance: float = 2.5
     """Guidance scale fed to the network."""
     stochastic: StochasticSettings = field(default_factory=StochasticSettings)
     """Which steps draw noise."""
+    merge_adapters: bool = False
+    """Add adapters into the network's weights while samples are made: saves their time, and rounds in another way."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

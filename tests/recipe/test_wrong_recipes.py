@@ -141,6 +141,20 @@ WRONG |= {
     ]
 }  # fmt: skip
 
+MERGING = GOOD.replace("group_size: 4", "group_size: 4, rollout: {merge_adapters: true}")
+UNMERGEABLE = [
+    ("policy.lora=null", "true without policy.lora, expected false, since there is nothing to merge; drop it"),
+    ("policy.quantize=int8", "true with policy.quantize 'int8', expected false, or quantize: null; drop one of the two"),
+    ("engine={name: deepspeed, zero_stage: 3}", "true with engine deepspeed and zero_stage 3, expected an engine that keeps every weight whole; use ddp, or zero_stage: 2"),
+    ("engine.name=fsdp2", "true with engine fsdp2, expected an engine that keeps every weight whole; use ddp, or zero_stage: 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "message"), UNMERGEABLE)
+def test_what_cannot_be_merged_is_said_before_anything_starts(override, message, tmp_path):
+    found = problems(MERGING, tmp_path, override)
+    assert found == [f"r.yaml:8: stages.grpo.rollout.merge_adapters: found {message}"]
+
 
 @pytest.mark.parametrize("case", WRONG)
 def test_each_mistake_gets_its_message(case, tmp_path):

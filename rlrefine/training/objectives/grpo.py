@@ -65,9 +65,9 @@ class Grpo:
                 yield replace(output, metrics={**output.metrics, **more})
 
     def _tolerance(self, experience: Experience) -> float:
-        """How far the first ratio may be from 1; between unequal micro-batches a hundredth of what clipping allows."""
+        """How far the first ratio may be from 1; between unequal forms a hundredth of what clipping allows."""
         clip = self.settings.clip_range
-        unequal = 0.0 if experience.same_chunks or clip is None else clip / 100
+        unequal = 0.0 if experience.same_form or clip is None else clip / 100
         return max(self.settings.ratio_tolerance, unequal)
 
     def losses_per_update(self, experience: Experience) -> int:
