@@ -38,7 +38,7 @@ from rlrefine.training.progress import LineReporter
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.scoring import build_rewards
 
-ROWS, STEPS, SIZE, MICRO_BATCH, REPEATS = 8, 8, (64, 64), 8, 3
+ROWS, STEPS, SIZE, MICRO_BATCH, REPEATS = 4, 8, (64, 64), 4, 5
 FIRST = (2, 5)
 TRAINED_STEPS = 4
 NETWORK = ("forward", "backward", "encode", "decode", "reward")
@@ -115,7 +115,7 @@ def compare_merging(policy: Policy) -> None:
 
 
 def compare_steps() -> None:
-    recipe = load_recipe("omnirefiner_tiny", [f"stages.grpo.micro_batch={2 * MICRO_BATCH}"])
+    recipe = load_recipe("omnirefiner_tiny", ["stages.grpo.micro_batch=16"])
     trainer = make_trainer(recipe)
     floor = Floor(make_trainer(recipe))
     meter = meter_of(trainer)

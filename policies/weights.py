@@ -7,7 +7,7 @@ stage's adapter off. Fully trained parameters keep a frozen copy instead.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -115,8 +115,8 @@ class StageWeights:
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(self._is_own(name))
 
-    def _adapted(self) -> list[BaseTunerLayer]:
-        """The layers that have adapters."""
+    def _adapted(self) -> list[Any]:
+        """The layers that have adapters, as peft wraps them."""
         return [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]
 
     def _is_own(self, name: str) -> bool:
@@ -170,7 +170,7 @@ class StageWeights:
                 layer.get_base_layer().weight.data.copy_(weight)  # peft's way back subtracts, and leaves its rounding
                 layer.merged_adapters.clear()
 
-    def _mergeable(self, layer: BaseTunerLayer) -> Tensor:
+    def _mergeable(self, layer: Any) -> Tensor:
         weight = layer.get_base_layer().weight
         if not isinstance(self.access, WholeParameters) or type(weight.data) is not Tensor:
             raise PolicyError(
