@@ -162,8 +162,9 @@ class StageWeights:
         layers = self._adapted()
         before = [self._mergeable(layer).detach().to(HOME, copy=True) for layer in layers]
         try:
-            for layer in layers:
-                layer.merge()
+            with torch.no_grad():
+                for layer in layers:
+                    layer.merge()
             yield
         finally:
             for layer, weight in zip(layers, before, strict=True):
