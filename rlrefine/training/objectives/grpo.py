@@ -61,7 +61,7 @@ class Grpo:
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
                 output = self._loss(log_prob_B, trajectory.log_prob[:, index], advantage_B, divergence_B, share)
                 settled_share = {"old_log_prob_replaced": share * len(log_prob_B) * settled}
-                more = {} if experience.same_chunks else settled_share
+                more = {} if experience.same_form else settled_share
                 yield replace(output, metrics={**output.metrics, **more})
 
     def _tolerance(self, experience: Experience) -> float:
