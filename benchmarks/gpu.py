@@ -137,7 +137,7 @@ class Step:
             trajectories=regrouped([self.trajectory], chunks, self.choice.group),
             credit=self.credit,
             samples_in_step=self.choice.group,
-            same_chunks=False,
+            same_form=False,
         )
 
     @torch.no_grad()

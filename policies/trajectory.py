@@ -24,6 +24,7 @@ class RolloutPlan:
         noise: its noise factor.
         guidance: the guidance scale that the network is given.
         log_prob: how log-densities are reduced over the latent's dimensions.
+        merge_adapters: whether adapters are merged into the network while the rollout is made; not for its replay.
     """
 
     sigmas: Tensor
@@ -32,6 +33,7 @@ class RolloutPlan:
     noise: float = 0.0
     guidance: float = 1.0
     log_prob: Reduction = "mean"
+    merge_adapters: bool = False
 
     @property
     def steps(self) -> int:

@@ -7,7 +7,7 @@ stage's adapter off. Fully trained parameters keep a frozen copy instead.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -17,6 +17,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from policies.errors import PolicyError
+from policies.memory import HOME
 from policies.settings import LoraSettings
 
 WeightSet = Literal["current", "reference", "ema", "old"]
@@ -110,11 +111,14 @@ class StageWeights:
 
     def _activate(self, adapters: list[str]) -> None:
         """Switch adapters on, in order; only the stage's own ever has gradients."""
-        for layer in self.module.modules():
-            if isinstance(layer, BaseTunerLayer):
-                layer.set_adapter(adapters)
+        for layer in self._adapted():
+            layer.set_adapter(adapters)
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(self._is_own(name))
+
+    def _adapted(self) -> list[Any]:
+        """The layers that have adapters, as peft wraps them."""
+        return [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]
 
     def _is_own(self, name: str) -> bool:
         """Whether a parameter belongs to the stage's adapter."""
@@ -129,6 +133,8 @@ class StageWeights:
         """
         if which == "current" or (which == "ema" and self._ema is None):
             yield
+        elif any(layer.merged for layer in self._adapted()):
+            raise PolicyError(f"the {which} weights cannot be used while adapters are merged into the network")
         elif which == "reference" and self.lora is not None:
             self._activate(self.earlier)
             try:
@@ -148,6 +154,37 @@ class StageWeights:
             yield
         finally:
             self.load(saved)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Compute without gradients as one network inside the block: what adapters add is added to its weights.
+
+        No adapter is computed then, which saves their time; the sums are rounded in another way. The weights from
+        before wait in host memory, and afterwards every bit is as it was.
+
+        Raises:
+            PolicyError: a weight is not all here, or is stored in 8 bits.
+        """
+        layers = self._adapted()
+        before = [self._mergeable(layer).detach().to(HOME, copy=True) for layer in layers]
+        try:
+            with torch.no_grad():
+                for layer in layers:
+                    layer.merge()
+            yield
+        finally:
+            for layer, weight in zip(layers, before, strict=True):
+                layer.get_base_layer().weight.data.copy_(weight)  # peft's way back subtracts, and leaves its rounding
+                layer.merged_adapters.clear()
+
+    def _mergeable(self, layer: Any) -> Tensor:
+        weight = layer.get_base_layer().weight
+        if not isinstance(self.access, WholeParameters) or type(weight.data) is not Tensor:
+            raise PolicyError(
+                "adapters can be merged into weights that every process holds as a whole and in floating point; set "
+                "merge_adapters: false, or do without quantize and with another engine"
+            )
+        return weight
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite the trained parameters; every name must be there.

@@ -1,6 +1,7 @@
 """What a stage costs, counted before anything runs: rows, images and network evaluations."""
 
 from dataclasses import dataclass
+from itertools import count
 
 from rlrefine.errors import UsageError
 from rlrefine.recipe.schema import Recipe, StagePart
@@ -65,7 +66,12 @@ def stage_steps(recipe: Recipe, label: str) -> int:
     stage = recipe.stages[label]
     if stage.steps is not None or stage.same_evaluations_as is None:
         return stage.steps or 0
-    return max(1, stage_evaluations(recipe, stage.same_evaluations_as) // step_cost(stage, recipe.run.seed, 0).total)
+    left, offset = stage_evaluations(recipe, stage.same_evaluations_as), stage_offset(recipe, label)
+    for step in count():
+        left -= step_cost(stage, recipe.run.seed, offset + step).total  # a rollout's cost depends on where noise begins
+        if left < 0:
+            return max(1, step)
+    raise AssertionError("every step costs something")
 
 
 def check_processes(recipe: Recipe, processes: int) -> None:

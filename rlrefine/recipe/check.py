@@ -15,12 +15,12 @@ from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
-from rlrefine.recipe.problems import Path, Problem, closest
+from rlrefine.recipe.check_rollouts import rollouts
+from rlrefine.recipe.problems import Finding, Path, Problem, closest
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.registry import OBJECTIVES
-from rlrefine.training.settings import GrpoSettings, RolloutSettings, SamplingSettings, SftSettings
-from rlrefine.training.stochastic import window_starts
+from rlrefine.training.settings import GrpoSettings, SamplingSettings, SftSettings
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
 PROVIDES = {
@@ -32,7 +32,6 @@ PROVIDES = {
 
 LOOKED_AT = 1000  # rows of each folder; all of them are when the run starts
 
-Finding = tuple[Path, str, str, str]
 Rule = Callable[[Recipe], Iterator[Finding]]
 
 
@@ -162,59 +161,19 @@ def _fits(micro_batch: int, group: int, whole: bool) -> bool:
 
 
 def learning_signal(recipe: Recipe) -> Iterator[Finding]:
-    """Reinforcement learning needs rewards that count, and noise to learn from."""
+    """Reinforcement learning needs rewards that count."""
     for label, stage in recipe.stages.items():
         if "rewards" not in OBJECTIVES[stage.objective].uses:
             continue
         if not any(reward.weight for reward in recipe.rewards.values()):
             found = "no reward" if not recipe.rewards else "no reward with a weight other than 0"
             yield ("rewards",), found, f"at least one for stage {label}", "for example pixel: {name: masked_pixel}"
-        if isinstance(stage.settings, SamplingSettings):
-            yield from _noise(label, stage.objective, stage.settings.rollout)
         if isinstance(stage.settings, GrpoSettings):
             yield from _effects(label, stage.settings)
         difficulty = getattr(stage.settings, "difficulty", None)
         if difficulty is not None and difficulty.reward not in recipe.rewards:
             path = ("stages", label, "difficulty", "reward")
             yield path, repr(difficulty.reward), "the label of a reward", closest(difficulty.reward, recipe.rewards)
-
-
-def _noise(label: str, objective: str, rollout: RolloutSettings) -> Iterator[Finding]:
-    path = ("stages", label, "rollout")
-    if rollout.dynamics == "ode":
-        yield (
-            (*path, "dynamics"),
-            "'ode'",
-            f"a stochastic step for {objective}, which learns from the noise it draws",
-            "use flow_sde",
-        )
-    elif rollout.noise == 0:
-        yield (
-            (*path, "noise"),
-            "0",
-            f"a positive number for {objective}, which learns from the noise it draws",
-            "0.7 is usual",
-        )
-    elif rollout.dynamics == "cps" and rollout.noise > 1:
-        yield (*path, "noise"), f"{rollout.noise:g}", "at most 1 for cps, where it is a share", "0.8 is usual"
-    window = rollout.stochastic
-    if window.choose == "window":
-        starts = window_starts(window, rollout.steps)
-        end = starts[-1] + window.size
-        if rollout.dynamics == "cps" and end == rollout.steps:
-            yield (
-                (*path, "stochastic"),
-                f"a window that may reach the last of {rollout.steps} steps",
-                "one that ends before it, since cps draws no noise there",
-                f"set last: {rollout.steps - window.size - 1} or less",
-            )
-        if end > rollout.steps:
-            yield (
-                (*path, "stochastic"),
-                f"a window of {window.size} steps that begins at {window.first} to {starts.stop - 1}",
-                f"one that lies within the rollout's {rollout.steps} steps",
-                "make it smaller or let it begin earlier",
-            )
 
 
 def _effects(label: str, grpo: GrpoSettings) -> Iterator[Finding]:
@@ -350,6 +309,7 @@ RULES: tuple[Rule, ...] = (
     lengths,
     geometry,
     learning_signal,
+    rollouts,
     rows,
     image_size,
     processes,

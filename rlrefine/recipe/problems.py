@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]
+Finding = tuple[Path, str, str, str]
+"""Where, what was found, what was expected, and what to do."""
 
 
 def dotted(path: Path) -> str:

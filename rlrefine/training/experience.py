@@ -6,6 +6,7 @@ image.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +104,8 @@ class Experience:
         chunks: how the step is cut; ``trajectories`` has one entry for each.
         credit: what each sample deserves, ``[P, G]``; none without rewards.
         samples_in_step: B over all processes, the denominator of every loss.
-        same_chunks: whether the rollout went through the network in the same chunks, and so in the same bits.
+        same_form: whether the rollout went through the network as its replay does, and so in the same bits: in the
+            same chunks, and with adapters of their own.
     """
 
     batch: Batch
@@ -114,7 +116,7 @@ class Experience:
     trajectories: tuple[Trajectory, ...] = ()
     credit: Tensor | None = None
     samples_in_step: int
-    same_chunks: bool = True
+    same_form: bool = True
 
 
 def regrouped(trajectories: Sequence[Trajectory], chunks: Sequence[Chunk], group_size: int) -> tuple[Trajectory, ...]:
@@ -138,7 +140,7 @@ def make_rollouts(
     report: Reporter,
     images_at_once: int | None = None,
 ) -> tuple[tuple[Trajectory, ...], Tensor]:
-    """Make the samples of a step, chunk by chunk.
+    """Make the samples of a step, chunk by chunk, with adapters merged into the network if the plan says so.
 
     Args:
         images_at_once: latents that are decoded together; by default those of a chunk.
@@ -148,18 +150,19 @@ def make_rollouts(
     """
     shape = policy.latent_shape(size)
     trajectories, images, total = [], [], len(chunks) * plan.steps
-    for number, chunk in enumerate(chunks):
+    with policy.stage.merged() if plan.merge_adapters else nullcontext():
+        for number, chunk in enumerate(chunks):
 
-        def on_step(done: int, before: int = number * plan.steps) -> None:
-            report.phase("rollout", before + done, total)
+            def on_step(done: int, before: int = number * plan.steps) -> None:
+                report.phase("rollout", before + done, total)
 
-        def draw(step: int, chunk: Chunk = chunk) -> Tensor:
-            return address.transition(chunk, step, shape)
+            def draw(step: int, chunk: Chunk = chunk) -> Tensor:
+                return address.transition(chunk, step, shape)
 
-        initial = address.initial(chunk.rows, shape).to(policy.device)
-        trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw, on_step)
-        trajectories.append(trajectory)
-        latents = trajectory.final_latents
-        images += [policy.decode(some, size) for some in latents.split(images_at_once or len(latents))]
+            initial = address.initial(chunk.rows, shape).to(policy.device)
+            trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw, on_step)
+            trajectories.append(trajectory)
+            latents = trajectory.final_latents
+            images += [policy.decode(some, size) for some in latents.split(images_at_once or len(latents))]
     report.phase("rollout", total, total)
     return tuple(trajectories), torch.cat(images)

@@ -101,10 +101,11 @@ class Trainer:
                 self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, at_once
             )
         self.shares["diversity"] = self._diversity(trajectories, group_size)
-        kept = trajectories if (same := rollout_chunks == chunks) else regrouped(trajectories, chunks, group_size)
+        same = rollout_chunks == chunks
+        kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         with self.watch.phase("reward"):
             credit = self.credit(self.objective, batch, images)[share]
-        return replace(experience, trajectories=kept, credit=credit, same_chunks=same)
+        return replace(experience, trajectories=kept, credit=credit, same_form=same and not plan.merge_adapters)
 
     def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:
         """Score this process's samples, and compare those of all processes: ``[P, G]`` of the whole step."""

@@ -1,29 +1,71 @@
 """What a recipe may say about each objective. No torch here: a recipe is checked before torch is imported."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+GIVEN = object()
+CHOICES: dict[str, dict[str, Any]] = {
+    "all": {},
+    "list": {"steps": GIVEN},
+    "sample": {"steps": GIVEN, "size": 1},
+    "fraction": {"fraction": 0.6},
+    "window": {"size": 2, "first": 0, "last": None},
+    "sliding": {"size": 2, "first": 0, "last": None, "stride": 1, "dwell": 25},
+}
+"""The keys that belong to each way to choose stochastic steps, with their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StochasticSettings:
     """Which steps of a rollout draw noise, and are trained."""
 
-    choose: Literal["all", "window"] = "window"
-    """``all`` steps but the last, or a ``window`` of neighbours whose place is drawn anew for each training step."""
-    size: int = 2
-    """Steps in the window."""
-    first: int = 0
-    """First step at which a window may begin."""
+    choose: Literal["all", "list", "sample", "fraction", "window", "sliding"] = "window"
+    """``all`` but the last, a ``list``, a ``sample`` of one, a ``fraction``, a ``window`` or a ``sliding`` window."""
+    steps: tuple[int, ...] | None = None
+    """For ``list`` the steps, for ``sample`` those to draw from; the first is 0."""
+    size: int | None = None
+    """Steps of a ``window`` or ``sliding`` window (2 by default) or of a ``sample`` (1)."""
+    fraction: float | None = None
+    """For ``fraction``: how much of all steps but the last is drawn, rounded down but at least one; 0.6 by default."""
+    first: int | None = None
+    """First step at which a window may begin; 0 by default."""
     last: int | None = None
     """Last step at which a window may begin; by default as late as it fits before the last step."""
+    stride: int | None = None
+    """Steps by which a ``sliding`` window moves; 1 by default. After its last place it begins again at the first."""
+    dwell: int | None = None
+    """Training steps for which a ``sliding`` window stays in one place; 25 by default."""
+
+    def of(self, key: str) -> Any:
+        """The value of a key that belongs to the choice, or its default."""
+        given = getattr(self, key)
+        return CHOICES[self.choose][key] if given is None else given
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size: expected at least 1 step, found {self.size}")
-        if self.first < 0:
-            raise ValueError(f"first: expected at least 0, found {self.first}")
-        if self.last is not None and self.last < self.first:
-            raise ValueError(f"last: expected at least first ({self.first}), found {self.last}")
+        for key in ("steps", "size", "fraction", "first", "last", "stride", "dwell"):
+            given, known = getattr(self, key), CHOICES[self.choose]
+            if given is not None and key not in known:
+                shown = list(given) if isinstance(given, tuple) else given
+                raise ValueError(f"{key}: expected no such key beside choose: {self.choose}, found {shown}")
+            if given is None and known.get(key) is GIVEN:
+                raise ValueError(f"{key}: expected a list of steps for choose: {self.choose}, found null")
+        for key, least in (("size", 1), ("first", 0), ("stride", 1), ("dwell", 1)):
+            given = getattr(self, key)
+            if given is not None and given < least:
+                unit = " step" if key == "size" else ""
+                raise ValueError(f"{key}: expected at least {least}{unit}, found {given}")
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        steps = self.steps
+        if steps is not None and (not steps or min(steps) < 0 or len(set(steps)) < len(steps)):
+            raise ValueError(f"steps: expected different steps, 0 or later, found {list(steps)}")
+        if steps is not None and self.choose == "sample" and self.of("size") > len(steps):
+            raise ValueError(f"size: expected at most the {len(steps)} listed steps, found {self.of('size')}")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction: expected above 0 and at most 1, found {self.fraction}")
+        if self.last is not None and self.last < self.of("first"):
+            raise ValueError(f"last: expected at least first ({self.of('first')}), found {self.last}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +74,16 @@ class RolloutSettings:
 
     steps: int = 8
     """Network evaluations from noise to image."""
-    dynamics: Literal["flow_sde", "dance_sde", "cps", "ode"] = "flow_sde"
+    dynamics: Literal["flow_sde", "dance_sde", "cps", "ddim", "euler_ancestral", "ode"] = "flow_sde"
     """The step that draws noise; ``ode`` draws none."""
     noise: float = 0.7
-    """Noise factor of the stochastic step."""
+    """Noise factor of the stochastic step; for ``cps``, ``ddim`` and ``euler_ancestral`` a share, at most 1."""
     guidance: float = 2.5
     """Guidance scale fed to the network."""
     stochastic: StochasticSettings = field(default_factory=StochasticSettings)
     """Which steps draw noise."""
+    merge_adapters: bool = False
+    """Add adapters into the network's weights while samples are made: saves their time, and rounds in another way."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

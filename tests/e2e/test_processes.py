@@ -71,6 +71,17 @@ def tensors_of(root, stage):
     return load_file(root / "stages" / stage / "weights" / f"{'sft' if stage == 'sft_more' else stage}.safetensors")
 
 
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_merged_adapters_change_rounding_alone(alone, recipe_file, engine):
+    """Each process merges into its own copy of the network, and all of them into the same."""
+    changes = [*ENGINES[engine], "stages.grpo.rollout.merge_adapters=true"]
+    codes, root = train(recipe_file, f"merged-{engine}", changes)
+    assert codes == [0, 0]
+    expected, found = tensors_of(alone, "grpo"), tensors_of(root, "grpo")
+    assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= 10 * TOLERANCE
+    assert max(value.abs().max().item() for name, value in expected.items() if "lora_B" in name) > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize("stage", ["sft", "sft_more", "grpo"])
 def test_two_processes_make_the_weights_of_one(alone, together, stage):
     expected, found = tensors_of(alone, stage), tensors_of(together[0], stage)

@@ -76,7 +76,7 @@ def test_ratios_begin_at_one(load, rows, disturb, rollout_batch):
     trajectories, _ = make_rollouts(policy, conditioning, plan, made, address, (64, 64), LineReporter())
     experience = Experience(
         batch=None, conditioning=conditioning, encoder=None, address=address, chunks=tuple(chunks),
-        trajectories=regrouped(trajectories, chunks, 4), samples_in_step=8, same_chunks=rollout_batch == 2,
+        trajectories=regrouped(trajectories, chunks, 4), samples_in_step=8, same_form=rollout_batch == 2,
     )  # fmt: skip
     for chunk, trajectory in zip(experience.chunks, experience.trajectories, strict=True):
         for index in range(2):

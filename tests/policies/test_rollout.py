@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from policies.dynamics import DYNAMICS
+from policies.dynamics import DYNAMICS, gaussian_log_prob
+from policies.registry import POLICIES
 from policies.rollout import replay, rollout
 from policies.schedule import sigma_schedule
-from policies.trajectory import RolloutPlan
+from policies.trajectory import PER_SAMPLE, RolloutPlan
 
 SIZE, STEPS, ROWS, GROUP = (32, 32), 6, 2, 3
 TOKENS = 16
@@ -61,25 +62,71 @@ def test_replay_of_a_fresh_rollout_is_the_rollout_bit_for_bit(kontext_policy, co
         assert torch.equal(scored.mean, trajectory.mean[:, index])
 
 
-@pytest.mark.parametrize("dynamics", [name for name, entry in DYNAMICS.items() if entry.stochastic])
-def test_the_ratio_is_exactly_one_for_every_dynamics(kontext_policy, conditioning, dynamics):
-    plan = dataclasses.replace(plan_of(kontext_policy, (0, 2, 3)), dynamics=dynamics)
-    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+VARIANTS = {
+    "flux_kontext": {},
+    "flux_kontext, restricted": {"attention": "restricted"},
+    "flux_kontext, masked positions": {"position_ids": "mask"},
+    "flux_kontext, bf16": {"precision": "bf16"},
+}
+STOCHASTIC = [name for name, entry in DYNAMICS.items() if entry.traits.stochastic]
+
+
+def test_every_policy_has_its_ratio_tested():
+    assert {variant.partition(",")[0] for variant in VARIANTS} == set(POLICIES)
+
+
+@pytest.mark.parametrize("dynamics", STOCHASTIC)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ratio_is_exactly_one_for_every_dynamics_and_policy(load, rows, variant, dynamics):
+    policy = load(**VARIANTS[variant])
+    policy.stage.begin("test", 0, policy.settings.lora)
+    with torch.no_grad():
+        for parameter in policy.stage.parameters.values():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    shape = policy.latent_shape((64, 64))
+    noise = torch.randn(STEPS, ROWS * GROUP, *shape)
+    plan = plan_of(policy, (0, 2, 3), dynamics=dynamics)
+    trajectory = rollout(policy, policy.encode(*rows), torch.randn(ROWS, *shape), plan, GROUP, lambda step: noise[step])
     for index in range(3):
-        _, log_prob_B = replay(kontext_policy, conditioning, trajectory, index)
+        _, log_prob_B = replay(policy, policy.encode(*rows), trajectory, index)
+        assert log_prob_B.requires_grad
         assert torch.equal((log_prob_B - trajectory.log_prob[:, index]).exp(), torch.ones(ROWS * GROUP))
 
 
-@pytest.mark.parametrize("first", [0, 2, 4])
-def test_the_prefix_is_computed_once_for_each_row(kontext_policy, conditioning, first):
-    counting, plan = Counting(kontext_policy), plan_of(kontext_policy, (first,))
+@pytest.mark.parametrize("stochastic", [(0,), (2,), (4,), (0, 3), (1, 4), (2, 3, 4)])
+def test_the_prefix_is_computed_once_for_each_row(kontext_policy, conditioning, stochastic):
+    counting, plan, first = Counting(kontext_policy), plan_of(kontext_policy, stochastic), stochastic[0]
     rollout(counting, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
     assert counting.rows == ROWS * ((first + 1) + GROUP * (STEPS - first - 1))
     assert counting.rows == ROWS * plan.evaluations(GROUP)
 
 
-def test_sharing_the_prefix_changes_nothing(kontext_policy, conditioning):
-    plan = plan_of(kontext_policy, (2, 3))
+@pytest.mark.parametrize("stochastic", [(2,), (1, 4), (0, 2, 3)])
+def test_the_first_noisy_step_is_replayed_once_for_each_row(kontext_policy, conditioning, stochastic):
+    plan = plan_of(kontext_policy, stochastic)
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    for index in range(len(stochastic)):
+        counting = Counting(kontext_policy)
+        replay(counting, conditioning, trajectory, index)
+        assert counting.rows == (ROWS if index == 0 else ROWS * GROUP)
+
+
+@pytest.mark.parametrize("stochastic", [(), (2,), (1, 4)])
+def test_deterministic_steps_leave_no_graph_and_no_density(kontext_policy, conditioning, stochastic, monkeypatch):
+    kontext_policy.stage.begin("test", 0, kontext_policy.settings.lora)
+    scored, density = [], gaussian_log_prob
+    monkeypatch.setattr("policies.rollout.gaussian_log_prob", lambda *given: scored.append(1) or density(*given))
+    plan = plan_of(kontext_policy, stochastic)
+    trajectory = rollout(kontext_policy, conditioning, torch.randn(ROWS, TOKENS, 32), plan, GROUP, noise_of())
+    assert len(scored) == len(stochastic)
+    assert trajectory.sigmas.tolist() == [plan.sigmas[step].item() for step in stochastic]
+    assert not any(getattr(trajectory, name).requires_grad for name in PER_SAMPLE)
+    assert all(len(getattr(trajectory, name)[0]) == len(stochastic) for name in PER_SAMPLE if name != "final_latents")
+
+
+@pytest.mark.parametrize("stochastic", [(2, 3), (1, 4)])
+def test_sharing_the_prefix_changes_nothing(kontext_policy, conditioning, stochastic):
+    plan = plan_of(kontext_policy, stochastic)
     initial = torch.randn(ROWS, TOKENS, 32)
     shared = rollout(kontext_policy, conditioning, initial, plan, GROUP, noise_of())
     apart = rollout(
@@ -89,9 +136,10 @@ def test_sharing_the_prefix_changes_nothing(kontext_policy, conditioning):
     torch.testing.assert_close(shared.log_prob, apart.log_prob, rtol=0, atol=1e-4)
 
 
-def test_sharing_the_first_replayed_step_gives_the_same_gradient(kontext_policy, conditioning):
+@pytest.mark.parametrize("stochastic", [(2, 3), (1, 4)])
+def test_sharing_the_first_replayed_step_gives_the_same_gradient(kontext_policy, conditioning, stochastic):
     kontext_policy.stage.begin("test", 0, kontext_policy.settings.lora)
-    plan, advantage_B = plan_of(kontext_policy, (2, 3)), torch.randn(ROWS * GROUP)
+    plan, advantage_B = plan_of(kontext_policy, stochastic), torch.randn(ROWS * GROUP)
     initial = torch.randn(ROWS, TOKENS, 32)
 
     def gradient(conditioning, initial, group_size):

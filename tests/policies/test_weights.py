@@ -262,3 +262,89 @@ def test_without_old_weights_nothing_stands_in_for_them(kontext_policy):
     kontext_policy.stage.start_old()
     kontext_policy.stage.begin("later", 0, LORA)
     assert not kontext_policy.stage.keeps_old
+
+
+@pytest.fixture
+def two_stages(kontext_policy):
+    """Two adapters over each other, both away from their start."""
+    stage = kontext_policy.stage
+    for name in ("sft", "grpo"):
+        stage.begin(name, 0, LORA)
+        disturb(stage)
+    return stage
+
+
+def bits(policy):
+    return {name: value.clone() for name, value in policy.trained.state_dict().items()}
+
+
+def test_merged_adapters_compute_the_same_without_being_computed(kontext_policy, two_stages, velocity):
+    passed = []
+    for name, module in kontext_policy.trained.named_modules():
+        if name.endswith((".lora_A.sft", ".lora_A.grpo")):
+            module.register_forward_hook(lambda *given: passed.append(1))
+    apart, before = velocity(), bits(kontext_policy)
+    assert passed
+    passed.clear()
+    with two_stages.merged():
+        together = velocity()
+        assert not passed
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-5)
+    assert torch.equal(velocity(), apart)
+    assert all(torch.equal(before[name], value) for name, value in kontext_policy.trained.state_dict().items())
+
+
+def test_subtracting_again_would_not_restore_every_bit(kontext_policy, two_stages):
+    """Why the weights from before are kept: this is what peft itself does."""
+    before = bits(kontext_policy)
+    for layer in two_stages._adapted():
+        layer.merge()
+        layer.unmerge()
+    after = kontext_policy.trained.state_dict()
+    assert not all(torch.equal(before[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize("where", ["inside", "while merging"])
+def test_merged_weights_come_back_after_an_error_too(kontext_policy, two_stages, velocity, monkeypatch, where):
+    apart, before = velocity(), bits(kontext_policy)
+
+    def stop(*given):
+        raise RuntimeError("stop")
+
+    def merge_and_stop():
+        with two_stages.merged():
+            stop()
+
+    with monkeypatch.context() as patch:
+        if where == "while merging":
+            patch.setattr(two_stages._adapted()[5], "get_delta_weight", stop)
+        with pytest.raises(RuntimeError, match="stop"):
+            merge_and_stop()
+    assert all(torch.equal(before[name], value) for name, value in kontext_policy.trained.state_dict().items())
+    assert torch.equal(velocity(), apart)
+
+
+def test_other_weights_can_be_merged_but_not_chosen_inside(kontext_policy, two_stages, velocity):
+    with two_stages.use("reference"):
+        reference = velocity()
+        with two_stages.merged():
+            torch.testing.assert_close(velocity(), reference, rtol=0, atol=1e-5)
+        assert torch.equal(velocity(), reference)
+    two_stages.start_ema(0.5)
+    for which in ("reference", "ema"):
+        refused = pytest.raises(PolicyError, match=f"the {which} weights cannot be used while")
+        with two_stages.merged(), refused, two_stages.use(which):
+            pass
+
+
+def test_without_adapters_there_is_nothing_to_merge(kontext_policy, velocity):
+    kontext_policy.stage.begin("sft", 0, None)
+    apart = velocity()
+    with kontext_policy.stage.merged():
+        assert torch.equal(velocity(), apart)
+
+
+def test_divided_weights_are_not_merged(kontext_policy, two_stages):
+    two_stages.access = object()
+    with pytest.raises(PolicyError, match="that every process holds as a whole"), two_stages.merged():
+        pass

@@ -62,7 +62,7 @@ WRONG = {
     "no noise": ("group_size: 4", "group_size: 4, rollout: {noise: 0.0}", "r.yaml:8: stages.grpo.rollout.noise: found 0, expected a positive number for grpo, which learns from the noise it draws; 0.7 is usual"),
     "window too long": ("group_size: 4", "group_size: 4, rollout: {steps: 4, stochastic: {size: 5}}", "r.yaml:8: stages.grpo.rollout.stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
     "noise beyond all of it": ("group_size: 4", "group_size: 4, rollout: {dynamics: cps, noise: 1.2}", "r.yaml:8: stages.grpo.rollout.noise: found 1.2, expected at most 1 for cps, where it is a share; 0.8 is usual"),
-    "noise where there is none": ("group_size: 4", "group_size: 4, rollout: {steps: 4, dynamics: cps, stochastic: {last: 2}}", "r.yaml:8: stages.grpo.rollout.stochastic: found a window that may reach the last of 4 steps, expected one that ends before it, since cps draws no noise there; set last: 1 or less"),
+    "noise where there is none": ("group_size: 4", "group_size: 4, rollout: {steps: 4, dynamics: cps, stochastic: {last: 2}}", "r.yaml:8: stages.grpo.rollout.stochastic: found noise that may be drawn at the last of 4 steps, expected steps before it, since cps draws no noise there; set last: 1 or less"),
     "clipping without effect": ("group_size: 4", "group_size: 4, updates_per_rollout: 1", "r.yaml:8: stages.grpo.clip_range: found 0.0001 with one update per rollout, expected null, since the ratio is exactly 1 then and nothing is ever clipped; set clip_range: null, or updates_per_rollout: 2"),
     "KL without effect": ("group_size: 4", "group_size: 4, updates_per_rollout: 1, clip_range: null, kl: {coef: 0.1, target: old}", "r.yaml:8: stages.grpo.kl.target: found 'old' with one update per rollout, expected another target, since the divergence and its gradient are exactly 0 then; set kl.target: reference, or updates_per_rollout: 2"),
     "unknown init": ("init: sft", "init: stf", "r.yaml:8: stages.grpo.init: found 'stf', expected checkpoint, an earlier stage or RUN/STAGE; did you mean 'sft'?"),
@@ -151,6 +151,49 @@ def test_a_stage_of_pairs_needs_rows_that_have_them(tmp_path):
         "add the column"
     )
     assert problems(text, tmp_path) == [expected]
+
+
+STOCHASTIC = [
+    ("a size for all steps", "choose: all, size: 2", "size: found 2, expected no such key beside choose: all"),
+    ("steps for a window", "steps: [1, 2]", "steps: found [1, 2], expected no such key beside choose: window"),
+    ("a stride for what does not slide", "size: 2, stride: 2", "stride: found 2, expected no such key beside choose: window"),
+    ("a list without steps", "choose: list", "steps: found null, expected a list of steps for choose: list"),
+    ("the same step twice", "choose: list, steps: [1, 1]", "steps: found [1, 1], expected different steps, 0 or later"),
+    ("no step", "choose: sample, steps: []", "steps: found [], expected different steps, 0 or later"),
+    ("a sample of more than there are", "choose: sample, steps: [1, 2], size: 3", "size: found 3, expected at most the 2 listed steps"),
+    ("more than all steps", "choose: fraction, fraction: 1.5", "fraction: found 1.5, expected above 0 and at most 1"),
+    ("no stay", "choose: sliding, dwell: 0", "dwell: found 0, expected at least 1"),
+    ("a window that begins before it may", "first: 3, last: 2", "last: found 2, expected at least first (3)"),
+    ("an unknown choice", "choose: slide", "choose: found 'slide', expected one of all, list, sample, fraction, window, sliding; did you mean 'sliding'?"),
+]  # fmt: skip
+WRONG |= {
+    f"stochastic: {case}": ("group_size: 4", f"group_size: 4, rollout: {{stochastic: {{{keys}}}}}", f"r.yaml:8: stages.grpo.rollout.stochastic.{message}")
+    for case, keys, message in STOCHASTIC
+}  # fmt: skip
+WRONG |= {
+    f"rollout: {case}": ("group_size: 4", f"group_size: 4, rollout: {{{keys}}}", f"r.yaml:8: stages.grpo.rollout.{message}")
+    for case, keys, message in [
+        ("a step that is not there", "steps: 4, stochastic: {choose: list, steps: [1, 4]}", "stochastic.steps: found [1, 4], expected steps that lie within the rollout's 4 steps; the last step is 3"),
+        ("a quiet step in a list", "steps: 4, dynamics: ddim, stochastic: {choose: list, steps: [1, 3]}", "stochastic.steps: found noise that may be drawn at the last of 4 steps, expected steps before it, since ddim draws no noise there; drop 3"),
+        ("a sliding window too long", "steps: 4, stochastic: {choose: sliding, size: 5}", "stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
+        ("a share above one", "dynamics: euler_ancestral, noise: 1.5", "noise: found 1.5, expected at most 1 for euler_ancestral, where it is a share; 0.8 is usual"),
+        ("a single step that is quiet", "steps: 1, dynamics: cps, stochastic: {choose: all}", "stochastic: found noise that may be drawn at the last of 1 steps, expected steps before it, since cps draws no noise there; make more steps"),
+    ]
+}  # fmt: skip
+
+MERGING = GOOD.replace("group_size: 4", "group_size: 4, rollout: {merge_adapters: true}")
+UNMERGEABLE = [
+    ("policy.lora=null", "true without policy.lora, expected false, since there is nothing to merge; drop it"),
+    ("policy.quantize=int8", "true with policy.quantize 'int8', expected false, or quantize: null; drop one of the two"),
+    ("engine={name: deepspeed, zero_stage: 3}", "true with engine deepspeed and zero_stage 3, expected an engine that keeps every weight whole; use ddp, or zero_stage: 2"),
+    ("engine.name=fsdp2", "true with engine fsdp2, expected an engine that keeps every weight whole; use ddp, or zero_stage: 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "message"), UNMERGEABLE)
+def test_what_cannot_be_merged_is_said_before_anything_starts(override, message, tmp_path):
+    found = problems(MERGING, tmp_path, override)
+    assert found == [f"r.yaml:8: stages.grpo.rollout.merge_adapters: found {message}"]
 
 
 @pytest.mark.parametrize("case", WRONG)

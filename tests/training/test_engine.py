@@ -8,8 +8,6 @@ from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.recipe.schema import Optimizer
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import chunks_of
-from rlrefine.training.settings import StochasticSettings
-from rlrefine.training.stochastic import stochastic_steps, window_starts
 
 
 class Trained:
@@ -160,15 +158,3 @@ def test_a_cycle_leaves_nothing_in_place(count):
         order = draws.cycle(count, seed)
         assert sorted(order) == list(range(count))
         assert all(order[place] != place for place in range(count))
-
-
-def test_windows_are_neighbours_inside_the_rollout_and_reach_every_start():
-    settings = StochasticSettings(size=3, first=1)
-    found = {stochastic_steps(settings, 8, 0, step) for step in range(200)}
-    assert found == {(k, k + 1, k + 2) for k in range(1, 5)}
-    assert list(window_starts(settings, 8)) == [1, 2, 3, 4]  # the last step draws no noise
-
-
-def test_all_steps_but_the_last():
-    assert stochastic_steps(StochasticSettings(choose="all"), 5, 0, 0) == (0, 1, 2, 3)
-    assert stochastic_steps(StochasticSettings(choose="all"), 1, 0, 0) == (0,)

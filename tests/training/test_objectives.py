@@ -230,7 +230,7 @@ def test_a_rollout_may_be_made_in_other_micro_batches(kontext_policy, experience
         made,
         chunks=expected.chunks,
         trajectories=regrouped(made.trajectories, expected.chunks, objective.group_size),
-        same_chunks=False,
+        same_form=False,
     )
     for ours, theirs in zip(experience.trajectories, expected.trajectories, strict=True):
         assert ours.group_size == theirs.group_size
@@ -241,17 +241,17 @@ def test_a_rollout_may_be_made_in_other_micro_batches(kontext_policy, experience
     assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
-@pytest.mark.parametrize("same_chunks", [True, False])
+@pytest.mark.parametrize("same_form", [True, False])
 def test_old_log_densities_are_replaced_only_where_the_cut_explains_a_difference(
-    kontext_policy, experience_of, same_chunks
+    kontext_policy, experience_of, same_form
 ):
     kontext_policy.stage.begin("grpo", 0, LORA)
     objective = grpo()
-    experience = dataclasses.replace(experience_of(objective)[0], same_chunks=same_chunks)
+    experience = dataclasses.replace(experience_of(objective)[0], same_form=same_form)
     (trajectory,) = experience.trajectories
     trajectory.log_prob.add_(1e-4)  # as much as the whole clip range
     losses = objective.losses(kontext_policy, experience, 0)
-    if same_chunks:
+    if same_form:
         with pytest.raises(NumericsError, match=r"replay does not repeat the rollout"):
             next(losses)
         return
@@ -265,6 +265,45 @@ def test_old_log_densities_are_replaced_only_where_the_cut_explains_a_difference
     wrong = dataclasses.replace(trajectory, sigmas=trajectory.sigmas + 0.01)
     with pytest.raises(NumericsError, match="The cause is the noise level"):
         next(objective.losses(kontext_policy, dataclasses.replace(experience, trajectories=(wrong,)), 0))
+
+
+def merging(objective):
+    """The same objective, with adapters merged into the network while samples are made."""
+    rollout = dataclasses.replace(objective.settings.rollout, merge_adapters=True)
+    return Grpo(dataclasses.replace(objective.settings, rollout=rollout))
+
+
+def test_a_rollout_with_merged_adapters_is_that_with_adapters_of_their_own(kontext_policy, experience_of):
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy)
+    before = {name: value.clone() for name, value in kontext_policy.trained.state_dict().items()}
+    (apart, images), (made, images_merged) = experience_of(grpo()), experience_of(merging(grpo()))
+    torch.testing.assert_close(images_merged, images, rtol=0, atol=1e-5)
+    for name in PER_SAMPLE:
+        ours, theirs = getattr(made.trajectories[0], name), getattr(apart.trajectories[0], name)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    after = kontext_policy.trained.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("divergence", ["reference", "old"])
+def test_merged_adapters_are_learned_from_in_the_form_of_the_replay(kontext_policy, experience_of, divergence):
+    """Old densities, velocities and means become those of the first replay, so that ratios begin at exactly 1."""
+    kontext_policy.stage.begin("grpo", 0, LORA)
+    disturb(kontext_policy, 0.1)
+    objective = merging(grpo(kl=KlSettings(coef=0.1, target=divergence), clip_range=None))
+    experience = dataclasses.replace(experience_of(objective)[0], same_form=False)
+    (trajectory,) = experience.trajectories
+    made = {name: getattr(trajectory, name).clone() for name in ("log_prob", "velocity", "mean")}
+    for output in objective.losses(kontext_policy, experience, 0):
+        output.loss.backward()
+        assert output.metrics["approximate_kl"] == 0
+        assert divergence == "reference" or output.metrics["kl"] == 0
+    assert all(not torch.equal(getattr(trajectory, name), value) for name, value in made.items())
+    kept, _ = experience_of(grpo())
+    apart = gradient(kontext_policy, grpo(kl=objective.settings.kl).losses(kontext_policy, kept, 0))
+    again = gradient(kontext_policy, objective.losses(kontext_policy, experience, 0))
+    assert (again - apart).norm() < 1e-3 * apart.norm()
 
 
 @pytest.mark.parametrize("micro_batch", [None, 1, 3, 6])

@@ -68,13 +68,13 @@ class Grpo:
                     "kl": divergence_B,
                     "approximate_kl": approximate_kl(log_ratio_B),
                 }
-                if not experience.same_chunks:
+                if not experience.same_form:
                     shares["old_log_prob_replaced"] = torch.full_like(log_ratio_B, float(settled))
                 yield self._measured(loss, shares, used_B.detach(), advantage_B, share)
 
     def _tolerance(self, experience: Experience) -> float:
-        """How far the first ratio may be from 1; between unequal micro-batches a hundredth of what clipping allows."""
-        allowed = 0.0 if experience.same_chunks else min(self.settings.clip_bounds, default=0.0) / 100
+        """How far the first ratio may be from 1; between unequal forms a hundredth of what clipping allows."""
+        allowed = 0.0 if experience.same_form else min(self.settings.clip_bounds, default=0.0) / 100
         return max(self.settings.ratio_tolerance, allowed)
 
     def _log_ratio(self, log_ratio_B: Tensor, scored: Scored, trajectory: Trajectory, index: int) -> Tensor:

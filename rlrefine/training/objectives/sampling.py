@@ -39,6 +39,7 @@ def plan_of(rollout: RolloutSettings, log_prob: Reduction, noise_shift: float, s
         noise=rollout.noise,
         guidance=rollout.guidance,
         log_prob=log_prob,
+        merge_adapters=rollout.merge_adapters,
     )
 
 
@@ -161,21 +162,22 @@ def settle_replay(
 ) -> bool:
     """Before the first update, see that ratios begin at 1; gives whether old log-densities had to be replaced.
 
-    Rollout and replay in equal micro-batches are equal bit for bit, or something is wrong. In unequal ones the network
-    may round in another way; beyond ``tolerance`` the old log-densities are then those of this replay, the form in
-    which all later ones are computed.
+    A rollout and a replay that went through the network in the same form are equal bit for bit, or something is wrong.
+    In unequal micro-batches, or with merged adapters, the network may round in another way; beyond ``tolerance`` what
+    the old policy predicted is then taken from this replay, the form in which all later ones are computed.
 
     Raises:
-        NumericsError: the replay is of another noise level, differs although the micro-batches are equal, or differs
-            by more than rounding can explain.
+        NumericsError: the replay is of another noise level, differs although the form is the same, or differs by
+            more than rounding can explain.
     """
     same_level = abs(scored.sigma - trajectory.sigmas[index].item()) <= 1e-7
     made = trajectory.velocity[:, index]
     explained = (scored.velocity - made).norm() <= ROUNDING * made.norm()
-    if experience.same_chunks or not same_level or not explained:
+    if experience.same_form or not same_level or not explained:
         check_replay(trajectory, index, scored, log_prob_B, tolerance)
         return False
     if ((log_prob_B - trajectory.log_prob[:, index]).exp() - 1).abs().max().item() <= tolerance:
         return False
     trajectory.log_prob[:, index] = log_prob_B
+    trajectory.velocity[:, index], trajectory.mean[:, index] = scored.velocity, scored.mean
     return True
