@@ -93,7 +93,8 @@ class Floor:
         return rolled, self.decode(latents)
 
     def learn(self, conditioning: Any, rolled: Rolled, window: tuple[int, ...], advantage: Tensor, rows: int) -> None:
-        group, clip = self.settings.group_size, self.settings.clip_range or math.inf
+        group = self.settings.group_size
+        below, above = self.settings.clip_bounds or (math.inf, math.inf)
         for number, index in enumerate(window):
             sigma, sigma_next = self.sigmas[index], self.sigmas[index + 1]
             latents = rolled.before[number]
@@ -104,7 +105,7 @@ class Floor:
                 velocity = self.velocity(latents, sigma, conditioning, rolled.rows, group)
             mean, std = self.transition(latents, velocity, sigma, sigma_next)
             ratio = (density(rolled.after[number], mean, std) - rolled.old[number]).exp()
-            worse = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
+            worse = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - below, 1 + above))
             (worse.sum() / (rows * group * len(window))).backward()
 
     def velocity(self, latents: Tensor, sigma: float, conditioning: Any, rows: slice, times: int) -> Tensor:
