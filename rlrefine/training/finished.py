@@ -53,9 +53,7 @@ def finished_stage(root: Path, label: str | None = None) -> FinishedStage:
         UsageError: there is no run, or no such stage.
         CheckpointError: the stage is not finished.
     """
-    folder = RunFolder(root)
-    if not folder.resolved.is_file():
-        raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
+    folder = RunFolder.of_run(root)
     recipe = load_resolved(folder.resolved)
     label = label or list(recipe.stages)[-1]
     if label not in recipe.stages:

@@ -38,6 +38,18 @@ class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @classmethod
+    def of_run(cls, root: Path) -> "RunFolder":
+        """The folder of a run that was begun.
+
+        Raises:
+            UsageError: there is no run in it.
+        """
+        folder = cls(root)
+        if not folder.resolved.is_file():
+            raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
+        return folder
+
     @property
     def resolved(self) -> Path:
         """The recipe with every default spelled out; it runs again by itself."""

@@ -61,9 +61,7 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
     for change in changes:
         if not change.startswith("engine.") or change.startswith("engine.precision"):
             raise UsageError(f"{change}: a run keeps its recipe; only engine.… can change, without engine.precision")
-    folder = RunFolder(root)
-    if not folder.resolved.is_file():
-        raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
+    folder = RunFolder.of_run(root)
     recipe = load_recipe(folder.resolved, changes)
     _check_stage(recipe, only_stage)
     _check_parts(recipe)
