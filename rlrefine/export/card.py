@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from policies.registry import EMBEDDED, POLICIES
 from rlrefine import __version__
+from rlrefine.recipe.lineage import lineage
+from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import StagePart
 from rlrefine.training.finished import FinishedStage
 from rlrefine.training.handover import RECORD, read_record
@@ -27,13 +28,13 @@ class Origin:
     def base(self) -> str:
         """The base model's name; of a local folder, its own name alone."""
         checkpoint = self.stage.recipe.policy.settings.checkpoint
-        return Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
+        folder = checkpoint_folder(checkpoint)
+        return folder.name if checkpoint not in EMBEDDED and folder.is_dir() else checkpoint
 
     @cached_property
     def base_sha256(self) -> str | None:
         """A hash of the base model's weights, file by file; none of a hub repository, which its revision names."""
-        checkpoint = self.stage.recipe.policy.settings.checkpoint
-        folder = EMBEDDED.get(checkpoint, Path(checkpoint))
+        folder = checkpoint_folder(self.stage.recipe.policy.settings.checkpoint)
         files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
         digest = hashlib.sha256()
         for file in files:
@@ -114,6 +115,7 @@ def card(origin: Origin, library: str, usage: Sequence[str], what: str, verified
     """The README of an export."""
     on_hub = "/" in origin.base
     named = f"[{origin.base}](https://huggingface.co/{origin.base})" if on_hub else f"`{origin.base}`"
+    stage = origin.stage
     lines = [
         "---",
         *([f"base_model: {origin.base}"] if on_hub else []),
@@ -138,7 +140,7 @@ def card(origin: Origin, library: str, usage: Sequence[str], what: str, verified
         "|---|---|",
         f"| base model | {named}, sha256 {origin.base_sha256 or 'not known: from a hub'} |",
         f"| revision | {origin.stage.recipe.policy.settings.revision or 'not pinned'} |",
-        *(f"| stage `{label}` | {_told(part)} |" for label, part in _stages(origin)),
+        *(f"| stage `{label}` | {_told(stage.recipe.stages[label])} |" for label in lineage(stage.recipe, stage.label)),
         f"| rewards | {_rewards(origin)} |",
         f"| checked | {verified} |",
         "",
@@ -146,16 +148,6 @@ def card(origin: Origin, library: str, usage: Sequence[str], what: str, verified
         "",
     ]
     return "\n".join(lines)
-
-
-def _stages(origin: Origin) -> list[tuple[str, StagePart]]:
-    """The stages of this run that led here, the first one first."""
-    stages, found = origin.stage.recipe.stages, []
-    label: str | None = origin.stage.label
-    while label in stages:
-        found.append((label, stages[label]))
-        label = stages[label].continues or stages[label].init
-    return found[::-1]
 
 
 def _told(part: StagePart) -> str:

@@ -23,6 +23,7 @@ from rlrefine.planning import components as c
 from rlrefine.planning.components import Phases
 from rlrefine.planning.live import LiveBytes, tensors_in
 from rlrefine.planning.shapes import Shape
+from rlrefine.recipe.lineage import ancestors
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.experience import Address, Chunk, Experience, chunks_of, regrouped
@@ -131,7 +132,7 @@ class Process:
         step."""
         weights, lora = self.policy.stage, self.recipe.policy.settings.lora
         self.live.belongs(c.BASE, weights.module.parameters())
-        for label in reversed(ancestors(self.recipe, self.label)):
+        for label in ancestors(self.recipe, self.label):
             weights.begin(label, 0, lora)
             self.earlier += weights.parameters.values()
         self.live.belongs(c.EARLIER, self.earlier)
@@ -327,25 +328,6 @@ class Process:
         self.live.start_again()
         yield
         found |= {name: dict(components) for name, components in self.live.peaks.items() if name != "before"}
-
-
-def ancestors(recipe: Recipe, label: str) -> list[str]:
-    """The stages of this recipe whose adapters lie below a stage's own, nearest first.
-
-    A stage that continues another trains the same adapter; what another run hands over is not looked into.
-    """
-    found: list[str] = []
-    at = origin(recipe, label)
-    while recipe.stages[at].init in recipe.stages:
-        at = origin(recipe, recipe.stages[at].init)
-        found.append(at)
-    return found
-
-
-def origin(recipe: Recipe, label: str) -> str:
-    """The stage whose adapter a stage trains."""
-    continued = recipe.stages[label].continues
-    return label if continued is None else origin(recipe, continued)
 
 
 def rollout_plan(recipe: Recipe, label: str, shift: float) -> RolloutPlan | None:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from policies.base import Policy
-from policies.registry import EMBEDDED
 from policies.settings import FluxKontextSettings, Precision
 from rlrefine.errors import UsageError
+from rlrefine.recipe.paths import checkpoint_folder
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -126,7 +126,7 @@ def find_configs(checkpoint: str, revision: str | None, parts: list[str]) -> Con
     Raises:
         UsageError: the folder is there and has none, or one that cannot be read.
     """
-    folder = EMBEDDED.get(checkpoint, Path(checkpoint).expanduser())
+    folder = checkpoint_folder(checkpoint)
     if folder.is_dir():
         return {part: _read(folder / part / "config.json") for part in parts}
     import huggingface_hub as hub

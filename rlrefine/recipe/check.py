@@ -7,15 +7,15 @@ Each rule is a generator of problems; together they are the check. Nothing here 
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path as FilePath
 
-from policies.registry import EMBEDDED
 from rewards.registry import REWARDS
 from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
 from rlrefine.recipe.check_rollouts import rollouts
+from rlrefine.recipe.lineage import in_other_run
+from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.problems import Finding, Path, Problem, closest
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import Recipe, StagePart
@@ -63,10 +63,11 @@ def beginnings(recipe: Recipe) -> Iterator[Finding]:
     earlier: list[str] = []
     for label, stage in recipe.stages.items():
         known = ["checkpoint", *earlier]
-        run, _, other = stage.init.rpartition("/")
-        if run and not (FilePath(run) / "stages" / other / "weights").is_dir():
-            yield ("stages", label, "init"), repr(stage.init), "RUN/STAGE, where the run has finished the stage", ""
-        elif not run and stage.init not in known:
+        elsewhere = in_other_run(stage.init)
+        if elsewhere is not None:
+            if not (elsewhere[0] / "stages" / elsewhere[1] / "weights").is_dir():
+                yield ("stages", label, "init"), repr(stage.init), "RUN/STAGE, where the run has finished the stage", ""
+        elif stage.init not in known:
             yield (
                 ("stages", label, "init"),
                 repr(stage.init),
@@ -237,7 +238,7 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
     if len(layouts) > 1:
         counts = " and ".join(str(sum(layout)) for layout in sorted(layouts)[:2])
         yield path, f"rows with {counts} references to show", "the same number in every row", "split the rows"
-    for index, role in enumerate(getattr(recipe.policy.settings, "images", ())):
+    for index, role in enumerate(shown):
         if role not in roles:
             yield ("policy", "images", index), repr(role), "a role that the rows have", closest(role, roles)
 
@@ -272,8 +273,7 @@ def image_size(recipe: Recipe) -> Iterator[Finding]:
 
 def _token_side(recipe: Recipe) -> int:
     """Pixels of one token: twice what the autoencoder shrinks by, if its configuration is at hand; 16 otherwise."""
-    checkpoint = recipe.policy.settings.checkpoint
-    config = EMBEDDED.get(checkpoint, FilePath(checkpoint)) / "vae" / "config.json"
+    config = checkpoint_folder(recipe.policy.settings.checkpoint) / "vae" / "config.json"
     try:
         return 2 ** len(json.loads(config.read_text())["block_out_channels"])
     except (OSError, ValueError, KeyError):

@@ -17,6 +17,7 @@ from rlrefine.draws import seed_of
 from rlrefine.errors import CheckpointError
 from rlrefine.evaluation.arms import Evaluator, means
 from rlrefine.evaluation.pictures import sample_grid
+from rlrefine.recipe import lineage
 from rlrefine.recipe.arithmetic import stage_offset, stage_steps, step_cost
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe, StagePart
@@ -68,21 +69,16 @@ class StageRun:
     @cached_property
     def origin(self) -> str:
         """The stage whose adapter is trained: this one, or the first of those that it continues."""
-        label = self.label
-        while (continued := self.recipe.stages[label].continues) is not None:
-            label = continued
-        return label
+        return lineage.origin(self.recipe, self.label)
 
     @property
     def below(self) -> Path | None:
         """The finished weights that the stage's adapter stands on; none for the base model."""
         init = self.recipe.stages[self.origin].init
-        if init == "checkpoint":
-            return None
         if init in self.recipe.stages:
             return self.folder.weights(init)
-        run, _, stage = init.rpartition("/")
-        return RunFolder(Path(run)).weights(stage)
+        elsewhere = lineage.in_other_run(init)
+        return None if elsewhere is None else RunFolder(elsewhere[0]).weights(elsewhere[1])
 
     @property
     def adapter(self) -> str:
