@@ -4,7 +4,6 @@ Gathering never raises: packages are imported in a process of their own, so that
 """
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -16,6 +15,8 @@ from ctypes.util import find_library
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rlrefine.own_packages import OURS, PLACE, hidden
 
 PROBES = {
     "torch": "import torch",
@@ -114,8 +115,8 @@ def gather() -> Environment:
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         free={str(place): size for place in (Path.cwd(), _cache(), hub_cache) if (size := _free(place))},
         shared_memory=_total("/dev/shm"),  # noqa: S108
-        hidden=_hidden(),
-        beside=tuple(name for name in ("rewards", "policies") if _is_foreign(Path.cwd() / name)),
+        hidden=hidden(),
+        beside=tuple(name for name in OURS if _is_foreign(Path.cwd() / name)),
         logged_in=bool(os.environ.get("HF_TOKEN")) or token.is_file(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"),
         hub_cache=str(hub_cache),
@@ -213,19 +214,5 @@ def _cache() -> Path:
     return Path(os.environ.get("RLREFINE_CACHE") or Path(base) / "rlrefine")
 
 
-def _ours() -> Path:
-    return Path(__file__).resolve().parents[2]
-
-
-def _hidden() -> dict[str, str]:
-    found = {}
-    for name in ("rewards", "policies"):
-        spec = importlib.util.find_spec(name)
-        place = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if place != _ours() / name:
-            found[name] = str(place or "nowhere")
-    return found
-
-
 def _is_foreign(folder: Path) -> bool:
-    return folder.is_dir() and folder.resolve().parent != _ours()
+    return folder.is_dir() and folder.resolve().parent != PLACE

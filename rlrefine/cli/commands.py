@@ -1,8 +1,6 @@
-"""The command line. Nothing heavy is imported before a command needs it."""
+"""The commands, but for those of data."""
 
-import difflib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,27 +9,10 @@ from typing import Any
 import click
 
 from rlrefine import __version__
-from rlrefine.errors import UsageError
-
-OVERRIDES = "Settings of the recipe as key=value, for example stages.grpo.steps=20; ~key deletes one."
+from rlrefine.cli.data import data
+from rlrefine.cli.shared import AS_JSON, OVERRIDES, Commands, reported
 
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
-
-
-class Commands(click.Group):
-    """A group that suggests the nearest command for a typo, and lists commands in the order of the work."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], self.commands, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(self.commands)}"
-            raise click.UsageError(f"no command {args[0]!r}; {advice}")
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,7 +34,7 @@ def cli() -> None:
 @click.argument(
     "what", type=click.Choice(["recipes", "policies", "rewards", "transforms", "objectives", "models"]), required=False
 )
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@AS_JSON
 def list_parts(what: str | None, as_json: bool) -> None:
     """List recipes, policies, rewards, transforms, objectives and embedded models."""
     from rlrefine.catalogue import catalogue
@@ -98,7 +79,7 @@ def copy(recipe: str, target: Path) -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+@OVERRIDES
 def validate(recipe: str, overrides: Sequence[str]) -> None:
     """Check a recipe: all problems at once, each with its place and what to do.
 
@@ -113,11 +94,11 @@ def validate(recipe: str, overrides: Sequence[str]) -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+@OVERRIDES
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Predict for 1 to this many.")
 @click.option("--gpu/--cpu", "on_gpu", default=None, help="What the devices are; by default what this machine has.")
 @click.option("--memory", "gib", type=click.FloatRange(min=0), help="GiB of one device; warn of what does not fit.")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@AS_JSON
 def plan(
     recipe: str, overrides: Sequence[str], devices: int, on_gpu: bool | None, gib: float | None, as_json: bool
 ) -> None:
@@ -136,7 +117,7 @@ def plan(
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@AS_JSON
 def doctor(as_json: bool) -> None:
     """Look at this machine and what is installed: what is broken, and one fix for each.
 
@@ -158,7 +139,7 @@ def schema() -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+@OVERRIDES
 @click.option("--stage", help="Run this stage alone.")
 @NPROC
 def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int | None) -> None:
@@ -177,12 +158,7 @@ def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int |
         check_processes(checked, nproc)
         _launch(["train", recipe, *overrides], stage, nproc)
         return
-    from rlrefine.training.progress import reporting
-
-    with reporting() as report:
-        from rlrefine.quiet import hush
-
-        hush()
+    with reported() as report:
         from rlrefine.training.run import start
 
         start(checked, Path(recipe).stem, report, stage)
@@ -203,12 +179,7 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
     if nproc is not None:
         _launch(["resume", str(run), *changes], stage, nproc)
         return
-    from rlrefine.training.progress import reporting
-
-    with reporting() as report:
-        from rlrefine.quiet import hush
-
-        hush()
+    with reported() as report:
         from rlrefine.training.run import resume as go_on
 
         go_on(run, report, changes, stage)
@@ -216,7 +187,7 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
 
 @cli.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@AS_JSON
 def show_report(runs: Sequence[Path], as_json: bool) -> None:
     """Show the held-out table of a run; of several seeds of one recipe, pooled over rows and seeds.
 
@@ -274,110 +245,10 @@ def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **o
     rlrefine refine runs/first draft.png reference.png -o out.png --box 610,388,80,80
     rlrefine refine runs/first --jobs jobs.csv -o refined
     """
-    from rlrefine.training.progress import reporting
-
-    with reporting() as report:
-        from rlrefine.quiet import hush
-
-        hush()
+    with reported() as report:
         from rlrefine.refinement.command import refine as refine_now
 
         refine_now(run, stage, jobs, report, overwrite=overwrite, **options)
-
-
-@cli.group(cls=Commands)
-def data() -> None:
-    """Build and check rows of data."""
-
-
-@data.command("build")
-@click.argument("source", metavar="photos:SPLIT")
-@click.argument("target", type=click.Path(path_type=Path))
-@click.option("--rows", type=click.IntRange(min=1), help="How many rows; by default as many as the recipes use.")
-@click.option(
-    "--size",
-    type=(click.IntRange(min=32), click.IntRange(min=32)),
-    default=(64, 64),
-    show_default=True,
-    help="Height and width.",
-)
-def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int]) -> None:
-    """Make rows from real photos, into a folder that recipes and other tools can read.
-
-    \b
-    rlrefine data build photos:validation my-rows --rows 32
-    """
-    from rlrefine.data.sources import parse_source
-
-    split = parse_source(source).photos
-    if split is None:
-        raise UsageError(f"{source!r} is no built-in source; known: photos:train, photos:validation, photos:heldout")
-    from rlrefine.quiet import hush
-
-    hush()
-    from rlrefine.data.build import build_photos
-
-    for kind, decibels in build_photos(split, size, target, rows).items():
-        click.echo(f"{kind:<12} drafts at {decibels:.2f} dB inside the mask")
-
-
-@data.command("check")
-@click.argument("folder", type=click.Path(path_type=Path))
-def check_data(folder: Path) -> None:
-    """Read every row and every pixel of a folder; the first thing that is wrong is an error.
-
-    \b
-    rlrefine data check my-rows
-    """
-    from rlrefine.data.folder import read_rows
-    from rlrefine.data.images import check_files
-
-    rows = read_rows(folder)
-    click.echo(f"{folder}: {len(rows)} rows, {check_files(folder, rows)} images, all readable")
-
-
-@data.command("precompute")
-@click.argument("recipe")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
-def precompute_data(recipe: str, overrides: Sequence[str]) -> None:
-    """Encode every training row of a recipe once, into data.encoded_cache, which its runs read from.
-
-    \b
-    rlrefine data precompute my.yaml data.encoded_cache=encoded
-    """
-    from rlrefine.recipe.load import load_recipe
-
-    checked = load_recipe(recipe, overrides)
-    from rlrefine.training.progress import reporting
-
-    with reporting() as report:
-        from rlrefine.quiet import hush
-
-        hush()
-        from rlrefine.training.precompute import precompute
-
-        done = precompute(checked, report)
-        report.say(f"{done.rows} rows: {done.made} encodings made, {done.found} were there")
-
-
-def main(arguments: Sequence[str] | None = None) -> Any:
-    """Run the command line; an error that a user can act on is one message, and the exit code tells its kind."""
-    try:
-        if [*(sys.argv[1:] if arguments is None else arguments)][:1] != ["doctor"]:  # which reports it among the rest
-            _own_packages_only()
-        cli.main(args=arguments, prog_name="rlrefine", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; what was saved is there: rlrefine resume RUN", err=True)
-        sys.exit(130)
-    except Exception as error:
-        code = getattr(error, "exit_code", None)
-        if code is None:
-            raise
-        _tell(str(error), code)
-        sys.exit(code)
 
 
 def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
@@ -386,26 +257,4 @@ def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
     launch(arguments if stage is None else [*arguments, "--stage", stage], processes)
 
 
-def _tell(message: str, code: int) -> None:
-    """Show an error, or in a process of several leave it to the one that started them."""
-    if "RANK" in os.environ:
-        from rlrefine.training.launch import leave_error
-
-        if leave_error(message, code):
-            return
-    click.echo(f"rlrefine: {message}", err=True)
-
-
-def _own_packages_only() -> None:
-    """A folder named ``rewards`` or ``policies`` in the wrong place would silently replace ours."""
-    import importlib.util
-
-    ours = Path(__file__).resolve().parent.parent
-    for name in ("rewards", "policies"):
-        found = importlib.util.find_spec(name)
-        place = Path(found.origin).resolve().parent.parent if found and found.origin else None
-        if place != ours:
-            where = place / name if place else "nowhere"
-            raise UsageError(
-                f"the package {name!r} is found at {where}, expected {ours / name}; rename it, or run elsewhere"
-            )
+cli.add_command(data)

@@ -1,0 +1,79 @@
+"""The commands that build and check rows of data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from rlrefine.cli.shared import OVERRIDES, Commands, reported
+from rlrefine.errors import UsageError
+
+
+@click.group(cls=Commands)
+def data() -> None:
+    """Build and check rows of data."""
+
+
+@data.command("build")
+@click.argument("source", metavar="photos:SPLIT")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--rows", type=click.IntRange(min=1), help="How many rows; by default as many as the recipes use.")
+@click.option(
+    "--size",
+    type=(click.IntRange(min=32), click.IntRange(min=32)),
+    default=(64, 64),
+    show_default=True,
+    help="Height and width.",
+)
+def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int]) -> None:
+    """Make rows from real photos, into a folder that recipes and other tools can read.
+
+    \b
+    rlrefine data build photos:validation my-rows --rows 32
+    """
+    from rlrefine.data.sources import parse_source
+
+    split = parse_source(source).photos
+    if split is None:
+        raise UsageError(f"{source!r} is no built-in source; known: photos:train, photos:validation, photos:heldout")
+    from rlrefine.quiet import hush
+
+    hush()
+    from rlrefine.data.build import build_photos
+
+    for kind, decibels in build_photos(split, size, target, rows).items():
+        click.echo(f"{kind:<12} drafts at {decibels:.2f} dB inside the mask")
+
+
+@data.command("check")
+@click.argument("folder", type=click.Path(path_type=Path))
+def check_data(folder: Path) -> None:
+    """Read every row and every pixel of a folder; the first thing that is wrong is an error.
+
+    \b
+    rlrefine data check my-rows
+    """
+    from rlrefine.data.folder import read_rows
+    from rlrefine.data.images import check_files
+
+    rows = read_rows(folder)
+    click.echo(f"{folder}: {len(rows)} rows, {check_files(folder, rows)} images, all readable")
+
+
+@data.command("precompute")
+@click.argument("recipe")
+@OVERRIDES
+def precompute_data(recipe: str, overrides: Sequence[str]) -> None:
+    """Encode every training row of a recipe once, into data.encoded_cache, which its runs read from.
+
+    \b
+    rlrefine data precompute my.yaml data.encoded_cache=encoded
+    """
+    from rlrefine.recipe.load import load_recipe
+
+    checked = load_recipe(recipe, overrides)
+    with reported() as report:
+        from rlrefine.training.precompute import precompute
+
+        done = precompute(checked, report)
+        report.say(f"{done.rows} rows: {done.made} encodings made, {done.found} were there")
