@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from policies.registry import EMBEDDED
+from rlrefine.cache import cache_folder
 from rlrefine.data.folder import METADATA
-from rlrefine.data.loading import Rows, cache_folder
+from rlrefine.data.loading import Rows
 from rlrefine.data.photo_rows import ROWS, PhotoRows, write_rows
 from rlrefine.data.photos import Split
 from rlrefine.data.sources import parse_source

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,21 +10,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from rlrefine.cache import cache_folder
 from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows, row_name
 from rlrefine.data.images import ALIGNED, check_aligned, check_reference_mask, fit, read_image, to_tensor
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.errors import DataError
 
 Roles = Sequence[str]
-
-
-def cache_folder() -> Path:
-    """Where built data sets are kept: ``RLREFINE_CACHE``, or a folder of the user's cache; safe to delete."""
-    base = (
-        os.environ.get("RLREFINE_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrefine"
-    )
-    return Path(base)
 
 
 class Rows:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlrefine.cache import cache_folder
 from rlrefine.own_packages import OURS, PLACE, hidden
 
 PROBES = {
@@ -113,7 +114,7 @@ def gather() -> Environment:
         cores=_cores(),
         threads=os.environ.get("OMP_NUM_THREADS"),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
-        free={str(place): size for place in (Path.cwd(), _cache(), hub_cache) if (size := _free(place))},
+        free={str(place): size for place in (Path.cwd(), cache_folder(), hub_cache) if (size := _free(place))},
         shared_memory=_total("/dev/shm"),  # noqa: S108
         hidden=hidden(),
         beside=tuple(name for name in OURS if _is_foreign(Path.cwd() / name)),
@@ -206,12 +207,6 @@ def _total(place: str) -> int | None:
         return shutil.disk_usage(place).total
     except OSError:
         return None
-
-
-def _cache() -> Path:
-    """Where built rows are kept; the place that ``rlrefine.data.loading`` names, which needs torch."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("RLREFINE_CACHE") or Path(base) / "rlrefine")
 
 
 def _is_foreign(folder: Path) -> bool:
