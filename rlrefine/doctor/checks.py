@@ -13,18 +13,10 @@ from rlrefine.doctor.environment import Environment, requirement_name
 
 Severity = Literal["broken", "warning", "note"]
 
-FLOORS = {
-    "torch": "2.10",
-    "transformers": "5.3",
-    "diffusers": "0.40",
-    "pillow": "12.2",
-}
-"""Versions below these have known holes, or load adapters in another way (diffusers)."""
-
 TORCHVISION_AHEAD = 15  # torchvision 0.28 belongs to torch 2.13, 0.26 to 2.11
 EXTRAS = ("train", "deepspeed", "dreamsim", "quantize")
 LITTLE_DISK, SOME_DISK = 1e9, 20e9  # bytes: not enough for a run, and less than a model with its checkpoints
-LITTLE_SHARED = 64e6  # what containers have by default; gloo and data loaders want more
+LITTLE_SHARED = 64 * 2**20  # what containers have by default; gloo and data loaders want more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +39,12 @@ def python(env: Environment) -> Iterator[Finding]:
 
 def bounds(env: Environment) -> Iterator[Finding]:
     """Installed versions against what the project asks for, and which extras are complete."""
+    if not env.requirements:
+        yield Finding(
+            severity="warning",
+            what="rlrefine itself is not installed, so what it asks for is not known and no version was looked at",
+            fix="pip install -c constraints.txt -e .",
+        )
     missing: dict[str, list[str]] = {}
     for text in env.requirements:
         name, extra = requirement_name(text), _extra(text)
@@ -70,17 +68,6 @@ def bounds(env: Environment) -> Iterator[Finding]:
                 severity="broken",
                 what=f"not installed: {', '.join(names)}",
                 fix="pip install -c constraints.txt rlrefine",
-            )
-
-
-def floors(env: Environment) -> Iterator[Finding]:
-    for name, floor in FLOORS.items():
-        have = env.packages.get(name)
-        if have is not None and numbers(have) < numbers(floor):
-            yield Finding(
-                severity="broken",
-                what=f"{name} {have} is below {floor}, which closes known holes or loads adapters offline",
-                fix=f'pip install -c constraints.txt "{name}>={floor}"',
             )
 
 
@@ -223,7 +210,7 @@ def disk(env: Environment) -> Iterator[Finding]:
                     "rlrefine plan tells what a run writes"
                 ),
             )
-    if env.shared_memory is not None and env.shared_memory < LITTLE_SHARED * 1.1:
+    if env.shared_memory is not None and env.shared_memory <= LITTLE_SHARED:
         yield Finding(
             severity="warning",
             what=f"/dev/shm has {env.shared_memory / 2**20:.0f} MiB",  # noqa: S108
@@ -258,7 +245,7 @@ def threads(env: Environment) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Environment], Iterator[Finding]], ...] = (
-    python, bounds, floors, torchvision_version, torchvision_import, imports, trl, device, engines, deepspeed,
+    python, bounds, torchvision_version, torchvision_import, imports, trl, device, engines, deepspeed,
     packages_of_ours, hub, disk, threads,
 )  # fmt: skip
 
