@@ -15,7 +15,9 @@ from rlrefine.planning.disk import Disk, disk
 from rlrefine.planning.division import PERSISTENT, Weights, divide
 from rlrefine.planning.licences import Entry, ledger
 from rlrefine.planning.pretend import pretending
-from rlrefine.planning.process import Process, rollout_plan, shortened
+from rlrefine.planning.process import Process
+from rlrefine.planning.rows import rows_in_data
+from rlrefine.planning.samples import rollout_plan, shortened
 from rlrefine.planning.scorers import scorers
 from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.schema import Recipe
@@ -181,16 +183,6 @@ def _limits(recipe: Recipe) -> list[str]:
     if recipe.policy.settings.quantize is not None:
         notes.append("policy.quantize: base weights are shown as they are before they are stored in 8 bits")
     return notes
-
-
-def rows_in_data(source: str) -> int:
-    """How many rows a source has; the folder was looked at when the recipe was checked."""
-    from rlrefine.data.folder import read_rows
-    from rlrefine.data.photo_rows import ROWS
-    from rlrefine.data.sources import parse_source
-
-    parsed = parse_source(source)
-    return len(read_rows(parsed.folder)) if parsed.folder else ROWS[parsed.photos or "train"]
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -15,19 +15,18 @@ from typing import Any
 import torch
 
 from policies.rollout import rollout
-from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan, Trajectory
 from rewards import WeightedRewards
-from rlrefine.data.records import Batch, Example, Reference
+from rlrefine.data.records import Batch
 from rlrefine.planning import components as c
 from rlrefine.planning.components import Phases
 from rlrefine.planning.live import LiveBytes, tensors_in
+from rlrefine.planning.rows import rows_without_content
 from rlrefine.planning.shapes import Shape
 from rlrefine.recipe.lineage import ancestors
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.experience import Address, Chunk, Experience, chunks_of, regrouped
-from rlrefine.training.objectives.base import RolloutObjective
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.scoring import reward_inputs, score_in_parts
 
@@ -81,6 +80,11 @@ class Process:
         return self.recipe.stages[self.label]
 
     @property
+    def uses(self) -> frozenset[str]:
+        """What the stage's objective works with."""
+        return OBJECTIVES[self.stage.objective].uses
+
+    @property
     def size(self) -> tuple[int, int]:
         height, width = self.recipe.data.size
         return height, width
@@ -118,9 +122,7 @@ class Process:
         """Encodings that stay in memory: of each row what the network is shown, and where a stage needs them its
         target or its pair."""
         rows = min(self.recipe.data.keep_encoded, self.rows_in_data)
-        roles = self.recipe.policy.settings.images
-        batch = self._batch(1)
-        shown = self.policy.encode(batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles))
+        shown = self._conditioning(self._batch(1))
         uses = {use for stage in self.recipe.stages.values() for use in OBJECTIVES[stage.objective].uses}
         latents = math.prod(self.policy.latent_shape(self.size)) * 4
         kept = _bytes(shown) + latents * (("targets" in uses) + 2 * ("pairs" in uses))
@@ -136,13 +138,13 @@ class Process:
             weights.begin(label, 0, lora)
             self.earlier += weights.parameters.values()
         self.live.belongs(c.EARLIER, self.earlier)
-        weights.begin(self.label, 0, lora, reference="reference" in OBJECTIVES[self.stage.objective].uses)
+        weights.begin(self.label, 0, lora, reference="reference" in self.uses)
         self.live.belongs(c.TRAINED, weights.parameters.values())
         self.live.belongs(c.COPY, weights._initial.values())
         if self.stage.ema is not None:
             weights.start_ema(self.stage.ema.decay)
             self.live.belongs(c.AVERAGE, weights.ema_state().values())
-        if "old" in OBJECTIVES[self.stage.objective].uses:
+        if "old" in self.uses:
             weights.start_old()
             self.live.belongs(c.OLD, weights.old_state().values())
         chosen = self.stage.optimizer
@@ -168,26 +170,13 @@ class Process:
             module.register_forward_hook(lambda *_: self.live.switch(phases.pop()) and None)
 
     def _batch(self, rows: int) -> Batch:
-        """Rows as the data has them: draft, one reference for each role that the model is shown, target, mask, pair."""
-        roles = [role for role in self.recipe.policy.settings.images if role != "draft"]
+        batch = rows_without_content(self.recipe, self.label, rows)
+        self.live.belongs(c.ROWS, tensors_in(batch.examples))
+        return batch
 
-        def image(channels: int = 3) -> torch.Tensor:
-            return torch.zeros(channels, *self.size)
-
-        examples = [
-            Example(
-                id=str(number),
-                prompt="",
-                draft=image(),
-                references=tuple(Reference(image=image(), role=role, mask=image(1)) for role in roles),
-                target=image(),
-                mask=image(1),
-                pair=(image(), image()) if "pairs" in OBJECTIVES[self.stage.objective].uses else None,
-            )
-            for number in range(rows)
-        ]
-        self.live.belongs(c.ROWS, tensors_in(examples))
-        return Batch(examples=tuple(examples))
+    def _conditioning(self, batch: Batch) -> Any:
+        roles = self.recipe.policy.settings.images
+        return self.policy.encode(batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles))
 
     def _encode(self, batch: Batch) -> tuple[Any, Encoder]:
         data, roles = self.recipe.data, self.recipe.policy.settings.images
@@ -195,9 +184,8 @@ class Process:
         encoder = Encoder(policy=self.policy, roles=roles, keep=data.keep_encoded or each_alone)
         with self.live.phase(c.ENCODE):
             conditioning = encoder.conditioning(batch)
-            uses = OBJECTIVES[self.stage.objective].uses
             for part, encode in {"targets": encoder.targets, "pairs": encoder.pairs}.items():
-                if part in uses and encoder.keep:
+                if part in self.uses and encoder.keep:
                     encode(batch)
         self.live.belongs(c.ENCODED, [*tensors_in(conditioning), *tensors_in(encoder.kept)])
         return conditioning, encoder
@@ -290,12 +278,9 @@ class Process:
         sigmas = torch.linspace(1, 0, 2)
         plan = RolloutPlan(sigmas=sigmas, guidance=chosen.guidance)
         batch = self._batch(rows)
-        roles = self.recipe.policy.settings.images
         with torch.no_grad(), self.policy.weights("ema"):
             with self.live.phase(c.EVALUATION_ENCODE):
-                conditioning = self.policy.encode(
-                    batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles)
-                )
+                conditioning = self._conditioning(batch)
             self.live.belongs(c.ENCODED, tensors_in(conditioning))
             noise = torch.zeros(rows, *self.policy.latent_shape(self.size))
             with self.live.phase(c.EVALUATION_ROLLOUT):
@@ -328,19 +313,6 @@ class Process:
         self.live.start_again()
         yield
         found |= {name: dict(components) for name, components in self.live.peaks.items() if name != "before"}
-
-
-def rollout_plan(recipe: Recipe, label: str, shift: float) -> RolloutPlan | None:
-    """How the stage makes samples in its first step; none for a stage that makes none."""
-    stage = recipe.stages[label]
-    objective: Any = OBJECTIVES[stage.objective].build(stage.settings)
-    return objective.rollout_plan(shift, recipe.run.seed, 0) if isinstance(objective, RolloutObjective) else None
-
-
-def shortened(plan: RolloutPlan, shift: float) -> RolloutPlan:
-    """At most two stochastic steps, the second of which is made for every sample, and one other."""
-    chosen = min(2, len(plan.stochastic))
-    return replace(plan, sigmas=sigma_schedule(min(plan.steps, chosen + 1), shift), stochastic=tuple(range(chosen)))
 
 
 def _samples(chunk: Chunk) -> int:
