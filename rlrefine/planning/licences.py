@@ -1,4 +1,4 @@
-"""Under which terms the parts of a recipe stand, as far as that is known here. No torch here.
+"""Under which terms the parts of a recipe stand, as far as that is known here.
 
 What is not known is said to be not known: ask where it comes from. This is no legal advice.
 """
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.registry import EMBEDDED
+from rewards.dreamsim_files import LICENCES as DREAMSIM
 from rlrefine.data.sources import BUILT_IN
+from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import Recipe
 
 UNKNOWN = "not known"
@@ -20,7 +22,7 @@ CHECKPOINTS = {
 REWARDS = {
     "patch_perceptual": ("no weights", OURS),
     "masked_pixel": ("no weights", OURS),
-    "patch_dreamsim": (UNKNOWN, "MIT (package dreamsim)"),
+    "patch_dreamsim": (DREAMSIM, "MIT (package dreamsim)"),
 }
 
 
@@ -36,7 +38,7 @@ class Entry:
 def ledger(recipe: Recipe) -> list[Entry]:
     """The terms of base model, rewards and data."""
     checkpoint = recipe.policy.settings.checkpoint
-    base = CHECKPOINTS.get(checkpoint) or _said_in(Path(checkpoint).expanduser())
+    base = CHECKPOINTS.get(checkpoint) or _said_in(checkpoint_folder(checkpoint))
     entries = [Entry(part=f"base model {checkpoint}", weights=base, code="Apache-2.0 (diffusers, transformers, peft)")]
     for label, reward in recipe.rewards.items():
         weights, code = REWARDS.get(reward.name, (UNKNOWN, UNKNOWN))

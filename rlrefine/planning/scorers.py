@@ -13,12 +13,20 @@ from torch import Tensor, nn
 
 from rewards import Component, PatchPerceptual, RewardError, WeightedRewards
 from rewards.registry import REWARDS
-from rewards.settings import PatchDreamSimSettings
+from rewards.settings import DreamSimType, PatchDreamSimSettings
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.scoring import build_rewards
 
-SIDE, CELL = 224, 16  # pixels of a ViT-B/16's input, and of what becomes one token
+SIDE = 224  # pixels of what DreamSim's networks are shown
 WIDTH, LAYERS, HEADS = 768, 12, 12
+CELLS: dict[DreamSimType, tuple[int, ...]] = {
+    "ensemble": (16, 16, 16),
+    "dino_vitb16": (16,),
+    "clip_vitb32": (32,),
+    "open_clip_vitb32": (32,),
+    "synclr_vitb16": (16,),
+}
+"""For each of DreamSim's models the pixels on a side of what becomes one token, network by network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +44,17 @@ class Scorers:
     left_out: tuple[str, ...]
 
 
-class VitB16(nn.Module):
-    """A ViT-B/16 (86 million parameters): the sizes of one of DreamSim's networks."""
+class VitB(nn.Module):
+    """A ViT-B: the sizes of one of DreamSim's networks.
 
-    def __init__(self) -> None:
+    Args:
+        cell: pixels on a side of what becomes one token: 16 in a ViT-B/16 (86 million parameters), 32 in a ViT-B/32 (88
+            million, and a quarter of the tokens).
+    """
+
+    def __init__(self, cell: int) -> None:
         super().__init__()
-        self.cells = nn.Conv2d(3, WIDTH, CELL, stride=CELL)
+        self.cells = nn.Conv2d(3, WIDTH, cell, stride=cell)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, activation="gelu", batch_first=True, norm_first=True)
             for _ in range(LAYERS)
@@ -72,7 +85,7 @@ class DreamSimSizes:
 
 
 def patch_dreamsim(settings: PatchDreamSimSettings) -> tuple[Any, nn.Module]:
-    networks = nn.ModuleList(VitB16() for _ in range(3 if settings.type == "ensemble" else 1)).eval()
+    networks = nn.ModuleList(VitB(cell) for cell in CELLS[settings.type]).eval()
     metric = DreamSimSizes(networks, settings.batch)
     return PatchPerceptual(metric=metric, patch=settings.patch, stride=settings.stride), networks
 

@@ -1,11 +1,15 @@
 """What a plan says of recipes at toy and at full size: sums, counts, disk, licences, and what to change."""
 
 import json
+import re
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 
+from rewards.dreamsim_files import LICENCES, PUBLISHED
+from rewards.settings import DreamSimType, PatchDreamSimSettings
 from rlrefine.cli import main
 from rlrefine.errors import UsageError
 from rlrefine.planning import components as c
@@ -17,7 +21,7 @@ from rlrefine.planning.licences import CHECKPOINTS, UNKNOWN, ledger
 from rlrefine.planning.plan import make_plan, plan_stage
 from rlrefine.planning.pretend import pretending
 from rlrefine.planning.render import as_mapping
-from rlrefine.planning.scorers import VitB16
+from rlrefine.planning.scorers import patch_dreamsim
 from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.schema import Engine
@@ -150,9 +154,9 @@ def test_licences_are_stated_where_known_and_never_guessed(tmp_path):
     assert weights_of(tmp_path / "said") == "mit (its README.md says)"
     assert weights_of("someone/else") == weights_of(tmp_path) == UNKNOWN
     changes = ["rewards.alike.name=patch_dreamsim", "rewards.alike.patch=32"]
-    assert [entry.weights for entry in ledger(load_recipe("omnirefiner_tiny", changes)) if "alike" in entry.part] == [
-        UNKNOWN
-    ]
+    (said,) = [entry.weights for entry in ledger(load_recipe("omnirefiner_tiny", changes)) if "alike" in entry.part]
+    assert said == LICENCES  # what the reward itself says when its weights are missing
+    assert "DINO and SynCLR are Apache-2.0" in said
 
 
 def test_the_full_size_has_its_published_sizes_and_reads_no_weights():
@@ -179,8 +183,15 @@ def test_a_checkpoint_with_a_damaged_configuration_is_one_error(tmp_path):
         make_plan(recipe)
 
 
-def test_a_vit_b_16_has_the_size_of_one():
-    assert sum(parameter.numel() for parameter in VitB16().parameters()) == pytest.approx(86e6, rel=0.02)
+@pytest.mark.parametrize("model", get_args(DreamSimType))
+def test_dreamsims_networks_have_the_sizes_that_upstream_states(model):
+    """86 million numbers in a ViT-B/16, 88 million in a ViT-B/32; of 224 pixels 14 × 14 tokens, or 7 × 7."""
+    (millions,) = re.findall(r"(\d+) M parameters", PUBLISHED[model].size)
+    with pretending():
+        _, networks = patch_dreamsim(PatchDreamSimSettings(type=model))
+        assert sum(p.numel() for p in networks.parameters()) == pytest.approx(1e6 * float(millions), rel=0.01)
+        tokens = {network.cells(torch.zeros(1, 3, 224, 224)).shape[-2:].numel() for network in networks}
+    assert tokens == {49 if model.endswith("32") else 196}
 
 
 def test_the_memory_of_a_reward_with_networks_is_among_it():
