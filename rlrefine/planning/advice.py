@@ -52,6 +52,8 @@ def _keys(recipe: Recipe, label: str, phase: str, part: str) -> Iterator[str]:
             yield "engine.offload=optimizer"
         elif part == c.OPTIMIZER and engine.name != "deepspeed":
             yield "engine.name=deepspeed on several devices"
+    elif part == c.UNMERGED:
+        yield f"stages.{label}.rollout.merge_adapters=false"
     elif part == c.ENCODED and recipe.data.keep_encoded:
         yield f"data.keep_encoded below {recipe.data.keep_encoded}"
     elif part in (c.TRAJECTORIES, c.IMAGES, c.ROWS) and stage.prompts_per_step > 1:

@@ -9,13 +9,14 @@ Phases = dict[str, Bytes]
 TEMPORARY = "activations"
 BASE, EARLIER, TRAINED = "base weights", "earlier adapters", "trained weights"
 COPY, AVERAGE, OLD = "reference copy", "running average", "old weights"
+UNMERGED = "weights from before merging"
 GRADIENTS, OPTIMIZER = "gradients", "optimiser"
 TEXT, AUTOENCODER, REWARDS = "text encoders", "autoencoder", "reward networks"
 ROWS, ENCODED, TRAJECTORIES, IMAGES = "rows", "encoded rows", "trajectories", "images"
 BUFFERS, GATHERED = "engine's buffers", "gathered weights"
 
 COMPONENTS = (
-    BASE, EARLIER, TRAINED, COPY, AVERAGE, OLD, GRADIENTS, OPTIMIZER, GATHERED, BUFFERS, TEXT, AUTOENCODER,
+    BASE, EARLIER, TRAINED, COPY, AVERAGE, OLD, UNMERGED, GRADIENTS, OPTIMIZER, GATHERED, BUFFERS, TEXT, AUTOENCODER,
     REWARDS, ROWS, ENCODED, TRAJECTORIES, IMAGES, TEMPORARY,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
@@ -31,6 +32,8 @@ PHASES = (
 )  # fmt: skip
 """All of them, in the order of a run."""
 
+WAITING = frozenset({ROWS, COPY, UNMERGED})
+"""What is in host memory, whatever the network runs on."""
 NETWORK_PHASES = frozenset({ROLLOUT, UPDATE, EVALUATION_ROLLOUT})
 """Those in which the network that is trained is called."""
 VISITS = {

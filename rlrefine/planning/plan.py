@@ -1,7 +1,7 @@
 """Put a plan together: arithmetic, memory by phase and component, disk and licences."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from rlrefine.planning.counts import Counts, count, device_counts
 from rlrefine.planning.disk import Disk, disk
 from rlrefine.planning.division import PERSISTENT, Weights, divide
 from rlrefine.planning.licences import Entry, ledger
-from rlrefine.planning.pretend import pretending
+from rlrefine.planning.pretend import in_earnest, pretending
 from rlrefine.planning.process import Process
 from rlrefine.planning.rows import rows_in_data
 from rlrefine.planning.samples import rollout_plan, shortened
@@ -47,12 +47,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
-    """The memory of one stage, and the bytes of its weights."""
+    """The memory of one stage, and the bytes of its weights; what was assumed, and the rewards that were left out."""
 
     memory: Mapping[int, Phases]
     trained: int
     below: int
     assumed: str | None
+    left_out: tuple[str, ...]
 
 
 def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: float | None = None) -> Plan:
@@ -68,7 +69,7 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
     """
     numbers = device_counts(recipe, devices)
     stages = {label: plan_stage(recipe, label, numbers, on_gpu=on_gpu) for label in recipe.stages}
-    warnings = _limits(recipe)
+    warnings = _limits(recipe, dict.fromkeys(name for stage in stages.values() for name in stage.left_out))
     if gib is not None:
         for label, stage in stages.items():
             for number, phases in stage.memory.items():
@@ -99,12 +100,12 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
 
 def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) -> StagePlan:
     """Predict the memory of one stage on each number of devices."""
-    make = SHAPES[recipe.policy.name]
-    shift = _noise_shift(recipe)
-    plan = rollout_plan(recipe, label, shift)
-    short = shortened(plan, shift) if plan else None  # its noise levels are looked at, so they must be real
     with pretending() as live:
-        shape, scoring = make(recipe.policy.settings, recipe.engine.precision), scorers(recipe)
+        shape, scoring = SHAPES[recipe.policy.name](recipe.policy.settings, recipe.engine.precision), scorers(recipe)
+        shift = shape.policy.noise_shift((recipe.data.size[0], recipe.data.size[1]))
+        with in_earnest():  # noise levels are looked at
+            plan = rollout_plan(recipe, label, shift)
+            short = shortened(plan, shift) if plan else None
         live.belongs(c.REWARDS, scoring.networks.parameters())  # evaluation loads them in every stage
         process = Process(
             recipe=recipe,
@@ -122,13 +123,9 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
             phases = divide(process.phases(number), recipe.engine, number, weights, on_gpu=on_gpu)
             memory[number] = _placed(phases, recipe, on_gpu)
         below = sum(map(_bytes, process.earlier))
-    return StagePlan(memory=memory, trained=weights.trained, below=below, assumed=shape.assumed)
-
-
-def _noise_shift(recipe: Recipe) -> float:
-    with pretending():
-        shape = SHAPES[recipe.policy.name](recipe.policy.settings, recipe.engine.precision)
-        return shape.policy.noise_shift((recipe.data.size[0], recipe.data.size[1]))
+    return StagePlan(
+        memory=memory, trained=weights.trained, below=below, assumed=shape.assumed, left_out=scoring.left_out
+    )
 
 
 def _weights(process: Process) -> Weights:
@@ -155,10 +152,11 @@ def _largest_blocks(module: nn.Module) -> list[int]:
 
 
 def _placed(phases: Phases, recipe: Recipe, on_gpu: bool) -> Phases:
-    """What of all this is on the device: on a GPU rows are not, and encoders only while they work if they visit."""
+    """What of all this is on the device: on a GPU rows and weights that wait are not, and encoders only while they work
+    if they visit."""
     if not on_gpu:
         return _sorted(phases)
-    away = {name: {c.ROWS} for name in phases}
+    away = {name: set(c.WAITING) for name in phases}
     if recipe.policy.settings.offload_encoders:
         for part, visits in c.VISITS.items():
             for name in phases.keys() - visits:
@@ -176,9 +174,8 @@ def _sorted(phases: Phases) -> Phases:
     }
 
 
-def _limits(recipe: Recipe) -> list[str]:
+def _limits(recipe: Recipe, left_out: Iterable[str]) -> list[str]:
     """What this plan does not know."""
-    left_out = scorers(recipe).left_out
     notes = [f"rewards.{label}: its memory is not predicted" for label in left_out]
     if recipe.policy.settings.quantize is not None:
         notes.append("policy.quantize: base weights are shown as they are before they are stored in 8 bits")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from rlrefine.planning.live import LiveBytes
 
@@ -41,6 +41,13 @@ def pretending() -> Iterator[LiveBytes]:
     """Tensors made inside the block are fake, and their bytes are followed."""
     with _moving(), FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live, Healthy():
         yield live
+
+
+@contextmanager
+def in_earnest() -> Iterator[None]:
+    """Tensors made inside the block, inside ``pretending``, have content again."""
+    with _disable_current_modes():
+        yield
 
 
 @contextmanager

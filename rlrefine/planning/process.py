@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from policies.rollout import rollout
 from policies.trajectory import RolloutPlan, Trajectory
@@ -235,6 +236,8 @@ class Process:
         """Samples of one chunk, and their images."""
         noise = torch.zeros(chunk.rows.stop - chunk.rows.start, *self.policy.latent_shape(self.size))
         drawn = torch.zeros(_samples(chunk), *noise.shape[1:])
+        unmerged = self._unmerged() if plan.merge_adapters else []
+        self.live.belongs(c.UNMERGED, unmerged)
         with self.live.phase(c.ROLLOUT):
             trajectory = rollout(
                 self.policy, conditioning[chunk.rows], noise, plan, chunk.group_size, lambda step: drawn
@@ -246,6 +249,11 @@ class Process:
             ]
         whole = _bytes(trajectory) * self.stochastic // len(plan.stochastic)
         return trajectory, Held(trajectory=whole, images=_bytes(images))
+
+    def _unmerged(self) -> list[torch.Tensor]:
+        """Copies of what adapters are merged into, as ``StageWeights.merged`` keeps them while samples are made."""
+        layers = [layer for layer in self.policy.stage.module.modules() if isinstance(layer, BaseTunerLayer)]
+        return [torch.empty_like(layer.get_base_layer().weight) for layer in layers]
 
     def _reward(self, batch: Batch) -> None:
         if self.rewards is None:

@@ -18,6 +18,7 @@ from rlrefine.planning.counts import count, device_counts
 from rlrefine.planning.disk import disk
 from rlrefine.planning.division import Weights, divide
 from rlrefine.planning.licences import CHECKPOINTS, UNKNOWN, ledger
+from rlrefine.planning.live import LiveBytes
 from rlrefine.planning.plan import make_plan, plan_stage
 from rlrefine.planning.pretend import pretending
 from rlrefine.planning.render import as_mapping
@@ -26,6 +27,7 @@ from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.schema import Engine
 from rlrefine.training.checkpoint import Generators, Progress, TrainState, save_checkpoint
+from rlrefine.training.handover import load_policy
 
 PHOTOS = [f"data.{split}=photos:{split}" for split in ("train", "validation", "heldout")]
 ONE_STAGE = ["~stages.sft_more", "~stages.grpo"]
@@ -250,3 +252,33 @@ def test_pairs_are_planned_for(tmp_path):
     )
     recipe = load_recipe(file)
     assert plan_stage(recipe, "dpo", [1], on_gpu=False).memory[1][c.UPDATE][c.TRAINED] > 0
+
+
+MERGING = [*PHOTOS, "~stages.sft_more", "stages.sft.steps=30", "stages.grpo.rollout.merge_adapters=true"]
+
+
+def test_weights_from_before_merging_wait_while_samples_are_made():
+    """Against the real thing, which also holds what one layer's adapter adds, for a moment."""
+    recipe = load_recipe("omnirefiner_tiny", MERGING)
+    policy = load_policy(recipe.policy, "cpu")
+    policy.stage.begin("grpo", 0, recipe.policy.settings.lora)
+    live = LiveBytes()
+    live.belongs(c.BASE, policy.stage.module.parameters())
+    with live, live.phase("merged"), policy.stage.merged():
+        pass
+    phases = plan_stage(recipe, "grpo", [1], on_gpu=False).memory[1]
+    waiting = {phases[name][c.UNMERGED] for name in (c.ROLLOUT, c.DECODE)}
+    assert waiting == {pytest.approx(live.peaks["merged"][c.TEMPORARY], rel=0.1)}
+    assert not any(c.UNMERGED in found for name, found in phases.items() if name not in (c.ROLLOUT, c.DECODE))
+
+
+ALL_TRAINED = [*PHOTOS, "~stages.sft_more", "~stages.sft", "stages.grpo.init=checkpoint", "policy.lora=null"]
+
+
+@pytest.mark.parametrize(("part", "changes"), [(c.UNMERGED, MERGING), (c.COPY, ALL_TRAINED)])
+def test_weights_that_wait_in_host_memory_take_none_of_a_gpu(part, changes):
+    recipe = load_recipe("omnirefiner_tiny", changes)
+    on_cpu, on_gpu = (plan_stage(recipe, "grpo", [1], on_gpu=gpu).memory[1][c.ROLLOUT] for gpu in (False, True))
+    assert on_cpu[part] > 0
+    assert part not in on_gpu
+    assert on_gpu[c.BASE if part == c.UNMERGED else c.TRAINED] > 0
