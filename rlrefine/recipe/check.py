@@ -37,11 +37,7 @@ Rule = Callable[[Recipe], Iterator[Finding]]
 
 def cross_check(recipe: Recipe, source: Source) -> list[Problem]:
     """All problems that concern more than one key."""
-    return [
-        Problem(path=path, found=found, expected=expected, advice=advice, origin=source.origin(path))
-        for rule in RULES
-        for path, found, expected, advice in rule(recipe)
-    ]
+    return source.located(finding for rule in RULES for finding in rule(recipe))
 
 
 def labels(recipe: Recipe) -> Iterator[Finding]:

@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlrefine.recipe.problems import Path, closest
-
-Finding = tuple[Path, str, str, str]
+from rlrefine.recipe.problems import Finding, Path, closest
 
 
 def without_marks(data: Any) -> Any:

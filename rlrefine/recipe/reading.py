@@ -4,7 +4,7 @@ OmegaConf merges and resolves; the YAML nodes themselves tell on which line a va
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.overlay import delete_marked, without_marks
-from rlrefine.recipe.problems import Origin, Path, Problem, closest, dotted
+from rlrefine.recipe.problems import Finding, Origin, Path, Problem, closest, dotted
 
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
 LARGEST_FILE = 1_000_000
@@ -37,6 +37,13 @@ class Source:
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path)
+
+    def located(self, findings: Iterable[Finding]) -> list[Problem]:
+        """Findings as problems, each with where it was written."""
+        return [
+            Problem(path=path, found=found, expected=expected, advice=advice, origin=self.origin(path))
+            for path, found, expected, advice in findings
+        ]
 
 
 def built_in_recipes() -> dict[str, FilePath]:
@@ -112,10 +119,7 @@ def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
     if base is None:
         return _laid_over({}, own)
     if not isinstance(base, str):
-        found = Problem(
-            path=("base",), found=repr(base), expected="the name or path of a recipe", origin=own.origin(("base",))
-        )
-        raise RecipeError([found])
+        raise RecipeError(own.located([(("base",), repr(base), "the name or path of a recipe", "")]))
     below = _read_file(find_recipe(base, beside=file.parent), (*children, file))
     merged = _laid_over(below.data, own)
     origins = below.origins | own.origins
@@ -124,10 +128,7 @@ def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
 
 def _laid_over(below: dict[str, Any], own: Source) -> Source:
     """Delete what a file marks with ``~``, then merge the rest of it key by key."""
-    wrong = [
-        Problem(path=path, found=found, expected=expected, advice=advice, origin=own.origin(path))
-        for path, found, expected, advice in delete_marked(own.data, below)
-    ]
+    wrong = own.located(delete_marked(own.data, below))
     merged: Any = OmegaConf.to_container(
         OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(without_marks(own.data))), resolve=False
     )
@@ -135,46 +136,33 @@ def _laid_over(below: dict[str, Any], own: Source) -> Source:
 
 
 def _parse(file: FilePath) -> Source:
+    """A file as plain data, with the line of every value."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file} as text in UTF-8: {error}") from error
     if len(text) > LARGEST_FILE:
-        raise RecipeError(
-            [
-                Problem(
-                    path=(),
-                    found=f"{len(text)} characters",
-                    expected=f"at most {LARGEST_FILE}",
-                    origin=Origin(source=str(file)),
-                )
-            ]
-        )
+        raise _unusable(file, f"{len(text)} characters", f"at most {LARGEST_FILE}")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if node else {}
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         mark = getattr(error, "problem_mark", None)
-        origin = Origin(source=str(file), line=mark.line + 1 if mark else None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RecipeError([Problem(path=(), found=reason, expected="valid YAML", origin=origin)]) from error
+        raise _unusable(file, reason, "valid YAML", mark.line + 1 if mark else None) from error
     if not isinstance(data, dict):
-        raise RecipeError(
-            [
-                Problem(
-                    path=(),
-                    found=repr(data),
-                    expected="a mapping with policy, data and stages",
-                    origin=Origin(source=str(file)),
-                )
-            ]
-        )
+        raise _unusable(file, repr(data), "a mapping with policy, data and stages")
     source = Source(data=data, origins={})
     if node:
         for path, inner, line in _walk(node, (), 1):
             source.origins[path] = Origin(source=str(file), line=line)
             source.problems += _ambiguous(path, inner, source)
     return source
+
+
+def _unusable(file: FilePath, found: str, expected: str, line: int | None = None) -> RecipeError:
+    """The one problem of a file of which no single value can be read."""
+    return RecipeError([Problem(path=(), found=found, expected=expected, origin=Origin(source=str(file), line=line))])
 
 
 def _walk(node: yaml.Node, path: Path, line: int) -> Iterator[tuple[Path, yaml.Node, int]]:
@@ -192,16 +180,8 @@ def _ambiguous(path: Path, node: yaml.Node, source: Source) -> list[Problem]:
     """Plain scalars that YAML 1.1 reads as something else than they look like: 010 is 8, and 1:30 is 90."""
     if not isinstance(node, yaml.ScalarNode) or node.style is not None or not _AMBIGUOUS.fullmatch(node.value):
         return []
-    advice = "write a decimal number, or quote it if it is text"
-    return [
-        Problem(
-            path=path,
-            found=f"{node.value}, which YAML does not read as written",
-            expected="a plain number",
-            advice=advice,
-            origin=source.origin(path),
-        )
-    ]
+    found = f"{node.value}, which YAML does not read as written"
+    return source.located([(path, found, "a plain number", "write a decimal number, or quote it if it is text")])
 
 
 def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
@@ -247,15 +227,7 @@ def _forbidden_resolvers(value: Any, source: Source, path: Path = ()) -> list[Pr
     if not (names - ALLOWED_RESOLVERS or nested):
         return []
     expected = "a reference to another key such as ${run.seed}"
-    return [
-        Problem(
-            path=path,
-            found=repr(value),
-            expected=expected,
-            advice="a recipe cannot read the environment or call functions",
-            origin=source.origin(path),
-        )
-    ]
+    return source.located([(path, repr(value), expected, "a recipe cannot read the environment or call functions")])
 
 
 def _interpolation_problem(error: OmegaConfBaseException, source: Source) -> Problem:
