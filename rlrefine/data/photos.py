@@ -22,31 +22,38 @@ class Photo:
     disparity: str | None = None  # pixels by which a point moves left from the left view to the right one
 
 
-PHOTOS: tuple[Photo, ...] = (
-    Photo(file="astronaut.png", subject="face", split="train"),
-    Photo(file="brick.png", subject="texture", split="train"),
-    Photo(file="chelsea.png", subject="face", split="train"),
-    Photo(file="coins.png", subject="object", split="train"),
-    Photo(file="color.png", subject="object", split="train"),
-    Photo(file="hubble_deep_field.jpg", subject="texture", split="train"),
-    Photo(file="ihc.png", subject="texture", split="train"),
-    Photo(file="moon.png", subject="texture", split="train"),
-    Photo(
-        file="motorcycle_left.png",
-        subject="object",
-        split="train",
-        right_view="motorcycle_right.png",
-        disparity="motorcycle_disp.npz",
-    ),
-    Photo(file="page.png", subject="text", split="train"),
-    Photo(file="rocket.jpg", subject="object", split="train"),
-    Photo(file="camera.png", subject="face", split="validation"),
-    Photo(file="grass.png", subject="texture", split="validation"),
-    Photo(file="retina.jpg", subject="object", split="validation"),
-    Photo(file="coffee.png", subject="object", split="heldout"),
-    Photo(file="gravel.png", subject="texture", split="heldout"),
-    Photo(file="logo.png", subject="logo", split="heldout"),
-    Photo(file="text.png", subject="text", split="heldout"),
+SUBJECTS: dict[Split, dict[str, str]] = {
+    "train": {
+        "astronaut.png": "face",
+        "brick.png": "texture",
+        "chelsea.png": "face",
+        "coins.png": "object",
+        "color.png": "object",
+        "hubble_deep_field.jpg": "texture",
+        "ihc.png": "texture",
+        "moon.png": "texture",
+        "motorcycle_left.png": "object",
+        "page.png": "text",
+        "rocket.jpg": "object",
+    },
+    "validation": {
+        "camera.png": "face",
+        "grass.png": "texture",
+        "retina.jpg": "object",
+    },
+    "heldout": {
+        "coffee.png": "object",
+        "gravel.png": "texture",
+        "logo.png": "logo",
+        "text.png": "text",
+    },
+}
+STEREO = {"motorcycle_left.png": ("motorcycle_right.png", "motorcycle_disp.npz")}
+PHOTOS = tuple(
+    Photo(file=file, subject=subject, split=split, right_view=right_view, disparity=disparity)
+    for split, subjects in SUBJECTS.items()
+    for file, subject in subjects.items()
+    for right_view, disparity in [STEREO.get(file, (None, None))]
 )
 
 
