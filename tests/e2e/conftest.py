@@ -54,6 +54,12 @@ def small_rows(tmp_path_factory):
     return root
 
 
+def supervised(**keys):
+    """A stage of supervised fine-tuning, with further keys."""
+    shared = {"prompts_per_step": 4, "micro_batch": 2, "optimizer": {"lr": 1e-2}, "ema": {"decay": 0.5}}
+    return {"objective": "sft", **keys, **shared}
+
+
 @pytest.fixture(scope="session")
 def recipe_text(checkpoint, small_rows):
     return yaml.safe_dump(
@@ -76,23 +82,8 @@ def recipe_text(checkpoint, small_rows):
                 "pixel": {"name": "masked_pixel"},
             },
             "stages": {
-                "sft": {
-                    "objective": "sft",
-                    "steps": 4,
-                    "prompts_per_step": 4,
-                    "micro_batch": 2,
-                    "optimizer": {"lr": 1e-2},
-                    "ema": {"decay": 0.5},
-                },
-                "sft_more": {
-                    "objective": "sft",
-                    "continues": "sft",
-                    "steps": 2,
-                    "prompts_per_step": 4,
-                    "micro_batch": 2,
-                    "optimizer": {"lr": 1e-2},
-                    "ema": {"decay": 0.5},
-                },
+                "sft": supervised(steps=4),
+                "sft_more": supervised(steps=2, continues="sft"),
                 "grpo": {
                     "objective": "grpo",
                     "init": "sft",

@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from rlrefine.errors import CheckpointError, UsageError
+from rlrefine.recipe.arithmetic import stage_evaluations
 from rlrefine.recipe.load import load_recipe
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
@@ -78,8 +79,6 @@ def test_seconds_are_told_apart_from_what_was_measured(uninterrupted):
 
 
 def test_evaluations_are_those_that_were_foretold(uninterrupted):
-    from rlrefine.recipe.arithmetic import stage_evaluations
-
     recipe = load_recipe(uninterrupted / "resolved.yaml")
     for stage in recipe.stages:
         last = [record for record in records(uninterrupted) if record["stage"] == stage][-1]
@@ -160,22 +159,22 @@ def without(settings):
     return ", ".join(f"~{key}: " for key in sorted(ours - theirs))
 
 
+def in_place_of_grpo(stage, whole, place, name):
+    """The stage of the policy gradient with other keys, on top of a run's first one: its recipe and its folder."""
+    (place / "over.yaml").write_text(f"base: {whole}/resolved.yaml\nstages:\n  grpo: {{{stage}}}\n")
+    changes = [f"run.out={place}", f"run.name={name}", f"stages.grpo.init={whole}/sft", "~stages.sft_more"]
+    recipe = load_recipe(place / "over.yaml", changes)
+    return recipe, start(recipe, name, LineReporter(), only_stage="grpo").root
+
+
 @pytest.fixture(scope="module")
 def preferring(uninterrupted, tmp_path_factory):
     """The stage of the policy gradient with one word changed (and without the divergence, which only GRPO has)."""
-    place = tmp_path_factory.mktemp("preferring")
-    (place / "over.yaml").write_text(
-        f"base: {uninterrupted}/resolved.yaml\n"
-        f"stages:\n  grpo: {{objective: online_dpo, {without(OnlineDpoSettings)}}}\n"
-    )
-    changes = [f"run.out={place}", "run.name=dpo", f"stages.grpo.init={uninterrupted}/sft", "~stages.sft_more"]
-    recipe = load_recipe(place / "over.yaml", changes)
-    return recipe, start(recipe, "dpo", LineReporter(), only_stage="grpo").root
+    stage = f"objective: online_dpo, {without(OnlineDpoSettings)}"
+    return in_place_of_grpo(stage, uninterrupted, tmp_path_factory.mktemp("preferring"), "dpo")
 
 
 def test_preferences_train_where_a_policy_gradient_did(uninterrupted, preferring):
-    from rlrefine.recipe.arithmetic import stage_evaluations
-
     recipe, root = preferring
     found = records(root)
     assert [record["step"] for record in found] == list(range(5))
@@ -202,19 +201,11 @@ def test_preferences_train_the_same_way_twice(preferring, tmp_path):
 @pytest.fixture(scope="module")
 def forward(uninterrupted, tmp_path_factory):
     """A stage of DiffusionNFT in place of the policy gradient."""
-    place = tmp_path_factory.mktemp("forward")
-    (place / "over.yaml").write_text(
-        f"base: {uninterrupted}/resolved.yaml\n"
-        f"stages:\n  grpo: {{objective: nft, {without(NftSettings)}, updates_per_rollout: 1, old: {{rate: 0.2}}}}\n"
-    )
-    changes = [f"run.out={place}", "run.name=nft", f"stages.grpo.init={uninterrupted}/sft", "~stages.sft_more"]
-    recipe = load_recipe(place / "over.yaml", changes)
-    return recipe, start(recipe, "nft", LineReporter(), only_stage="grpo").root
+    stage = f"objective: nft, {without(NftSettings)}, updates_per_rollout: 1, old: {{rate: 0.2}}"
+    return in_place_of_grpo(stage, uninterrupted, tmp_path_factory.mktemp("forward"), "nft")
 
 
 def test_the_forward_process_trains_where_a_policy_gradient_did(forward):
-    from rlrefine.recipe.arithmetic import stage_evaluations
-
     recipe, root = forward
     found = records(root)
     assert [record["step"] for record in found] == list(range(5))
@@ -301,10 +292,7 @@ def test_what_cannot_be_resumed_says_why(tmp_path, uninterrupted):
 
 
 def test_a_changed_recipe_is_refused_at_resume(uninterrupted, tmp_path):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(uninterrupted, copy)
+    copy = shutil.copytree(uninterrupted, tmp_path / "copy")
     changed = yaml.safe_load((copy / "resolved.yaml").read_text())
     changed["stages"]["sft"]["optimizer"]["lr"] = 0.5
     (copy / "resolved.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
@@ -313,8 +301,6 @@ def test_a_changed_recipe_is_refused_at_resume(uninterrupted, tmp_path):
 
 
 def test_changed_data_are_refused_at_resume(recipe_file, small_rows, tmp_path):
-    import shutil
-
     rows = tmp_path / "rows"
     shutil.copytree(small_rows / "train", rows)
     changes = [f"run.out={tmp_path}", "run.name=r", f"data.train={rows}", "data.heldout=null"]
@@ -376,10 +362,7 @@ def test_a_mistyped_stage_leaves_nothing_behind(recipe_file, tmp_path):
 
 
 def test_a_stage_goes_on_only_from_where_the_other_ended(uninterrupted, tmp_path):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(uninterrupted, copy)
+    copy = shutil.copytree(uninterrupted, tmp_path / "copy")
     for stage in ("sft_more", "grpo"):
         shutil.rmtree(copy / "stages" / stage)
     last = sorted((copy / "stages/sft/checkpoints").iterdir())[-1]
@@ -389,8 +372,6 @@ def test_a_stage_goes_on_only_from_where_the_other_ended(uninterrupted, tmp_path
 
 
 def test_another_base_model_under_the_same_path_is_refused(recipe_file, checkpoint, tmp_path):
-    import shutil
-
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
     changes = [f"run.out={tmp_path}", "run.name=r", f"policy.checkpoint={model}", "data.heldout=null"]
@@ -404,10 +385,7 @@ def test_another_base_model_under_the_same_path_is_refused(recipe_file, checkpoi
 
 
 def test_changed_versions_are_said(uninterrupted, tmp_path, capsys):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(uninterrupted, copy)
+    copy = shutil.copytree(uninterrupted, tmp_path / "copy")
     environment = json.loads((copy / "environment.json").read_text())
     environment["packages"]["torch"] = "1.0"
     (copy / "environment.json").write_text(json.dumps(environment))
