@@ -1,10 +1,9 @@
 """What a stage asks for, in numbers that follow from the recipe alone. No torch here."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlrefine.errors import UsageError
-from rlrefine.recipe.arithmetic import stage_evaluations, stage_offset, stage_steps, step_cost
+from rlrefine.recipe.arithmetic import stage_evaluations, stage_offset, stage_steps, step_cost, uneven_stages
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.settings import SamplingSettings
@@ -69,16 +68,12 @@ def device_counts(recipe: Recipe, devices: int) -> list[int]:
         raise UsageError(
             f"--devices {devices}: engine.name is single, one process; set engine.name=ddp or engine.name=deepspeed"
         )
-    rows = {label: stage.prompts_per_step for label, stage in recipe.stages.items()}
-    fits = [n for n in range(1, devices + 1) if all(count % n == 0 for count in rows.values())]
+    fits = [number for number in range(1, devices + 1) if not uneven_stages(recipe, number)]
     if devices not in fits:
-        wrong = next(label for label, count in rows.items() if count % devices)
+        wrong = uneven_stages(recipe, devices)[0]
+        rows = recipe.stages[wrong].prompts_per_step
         raise UsageError(
-            f"--devices {devices}: stages.{wrong}.prompts_per_step is {rows[wrong]}, which {devices} devices cannot "
-            f"share equally; possible: {listed(fits)}"
+            f"--devices {devices}: stages.{wrong}.prompts_per_step is {rows}, which {devices} devices cannot "
+            f"share equally; possible: {', '.join(map(str, fits))}"
         )
     return fits
-
-
-def listed(values: Sequence[object]) -> str:
-    return ", ".join(str(value) for value in values)

@@ -74,6 +74,11 @@ def stage_steps(recipe: Recipe, label: str) -> int:
     raise AssertionError("every step costs something")
 
 
+def uneven_stages(recipe: Recipe, processes: int) -> list[str]:
+    """The stages whose rows so many processes cannot share equally."""
+    return [label for label, stage in recipe.stages.items() if stage.prompts_per_step % processes]
+
+
 def check_processes(recipe: Recipe, processes: int) -> None:
     """See that so many processes can share the work of every stage.
 
@@ -84,12 +89,11 @@ def check_processes(recipe: Recipe, processes: int) -> None:
         raise UsageError(
             f"engine.name: single is one process, and {processes} are to be started; set engine.name=ddp or deepspeed"
         )
-    uneven = [
-        f"stages.{label}.prompts_per_step: {stage.prompts_per_step} rows leave {stage.prompts_per_step % processes}"
-        for label, stage in recipe.stages.items()
-        if stage.prompts_per_step % processes
-    ]
-    if uneven:
+    rows = {label: recipe.stages[label].prompts_per_step for label in uneven_stages(recipe, processes)}
+    if rows:
+        uneven = [
+            f"stages.{label}.prompts_per_step: {count} rows leave {count % processes}" for label, count in rows.items()
+        ]
         raise UsageError(
             f"{processes} processes cannot share the rows of a step equally: {'; '.join(uneven)}; "
             f"choose multiples of {processes}"
