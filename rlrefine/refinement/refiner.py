@@ -7,6 +7,7 @@ Differs from the paper: crops are cut out and pasted back, as OmniRefiner's figu
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ class Refiner:
         Raises:
             RlrefineError: mask, box or reference do not fit, or no prompt is known.
         """
-        prompt = request.prompt or self._usual_prompt()
+        prompt = request.prompt or self._usual_prompt
         selected = _selected(draft, request)
         region = bounding_box(selected)
         window = crop_window(region, draft.size, self.size, request.margin)
@@ -182,7 +183,9 @@ class Refiner:
         image = draft.with_pasted(region, inner.window(colours), weight)
         return Refined(image=image, region=region, window=window, seen_at=self.size, prompt=prompt)
 
+    @cached_property
     def _usual_prompt(self) -> str:
+        """Looked up once: a list of jobs may be long, and the data as well."""
         prompt = usual_prompt(self.recipe.data.train)
         if prompt is None:
             raise UsageError(

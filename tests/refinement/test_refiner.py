@@ -220,9 +220,12 @@ def test_pixels_of_unknown_range_are_refused(refiner, reference, mode):
 
 def test_the_most_frequent_prompt_is_the_default_and_asked_for_when_the_data_is_gone(reference, run):
     refiner = Refiner.from_run(run)
-    refined = refiner.refine(open_picture(noise("RGB"), "a"), Request(reference=open_picture(reference, "b"), box=BOX))
+    request = Request(reference=open_picture(reference, "b"), box=BOX)
+    refined = refiner.refine(open_picture(noise("RGB"), "a"), request)
     assert refined.prompt == "restore the face"  # two of three rows
     (run.parent / "rows" / "metadata.jsonl").unlink()
+    assert refiner.refine(open_picture(noise("RGB"), "a"), request).prompt == refined.prompt
+    refiner = Refiner.from_run(run)
     with pytest.raises(UsageError, match="prompt: expected one, found none; the training data"):
         refiner(noise("RGB"), reference)
     refiner(noise("RGB"), reference, prompt="restore the text")
