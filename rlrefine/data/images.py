@@ -1,7 +1,7 @@
 """Read an image file strictly: either every pixel arrives as it was meant, or there is an error that names the file."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,21 @@ def read_image(content: bytes | Path, name: str) -> Image.Image:
     return to_rgb(ImageOps.exif_transpose(open_image(content, name)), name)
 
 
-def open_image(content: bytes | Path | Image.Image, name: str) -> Image.Image:
+def open_image(
+    content: bytes | Path | Image.Image, name: str, check_header: Callable[[Image.Image, str], None] | None = None
+) -> Image.Image:
     """An image as its file has it, every pixel loaded.
+
+    Args:
+        check_header: looks at it before its pixels are read, and raises an error of its own.
 
     Raises:
         DataError: it is no image, is damaged or truncated, or is too large.
     """
     try:
         opened = content if isinstance(content, Image.Image) else Image.open(_stream(content))
+        if check_header is not None:
+            check_header(opened, name)
         if opened.width * opened.height > LARGEST:
             raise DataError(f"data: {name} has {opened.width} × {opened.height} pixels, at most {LARGEST:,} are read")
         opened.load()  # a truncated file passes Image.verify(), but not this

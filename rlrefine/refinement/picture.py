@@ -129,19 +129,9 @@ def open_still(content: Path | Image.Image, name: str) -> Image.Image:
     Raises:
         DataError: see above, or it cannot be read.
     """
-    if isinstance(content, Image.Image):
-        _check_header(content, name)
-    elif not content.is_file():  # nor a pipe, which would be waited for
+    if isinstance(content, Path) and not content.is_file():  # nor a pipe, which would be waited for
         raise DataError(f"data: cannot read {name} as an image: expected a file, found none")
-    else:
-        try:
-            with Image.open(content) as opened:
-                _check_header(opened, name)
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's plug-ins raise many kinds on hostile files
-            raise DataError(f"data: cannot read {name} as an image: {error}") from error
-    return open_image(content, name)
+    return open_image(content, name, _check_header)
 
 
 def _check_header(opened: Image.Image, name: str) -> None:
