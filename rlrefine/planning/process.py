@@ -253,7 +253,8 @@ class Process:
     def _unmerged(self) -> list[torch.Tensor]:
         """Copies of what adapters are merged into, as ``StageWeights.merged`` keeps them while samples are made."""
         layers = [layer for layer in self.policy.stage.module.modules() if isinstance(layer, BaseTunerLayer)]
-        return [torch.empty_like(layer.get_base_layer().weight) for layer in layers]
+        weights: list[Any] = [layer.get_base_layer().weight for layer in layers]
+        return [torch.empty_like(weight) for weight in weights]
 
     def _reward(self, batch: Batch) -> None:
         if self.rewards is None:
