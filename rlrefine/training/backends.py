@@ -16,6 +16,9 @@ from policies.weights import StageWeights
 from rlrefine.errors import CheckpointError, NumericsError
 from rlrefine.recipe.schema import Optimizer
 
+REDUCE_BUCKET = 500_000_000
+"""Numbers that DeepSpeed's gradient buffer has room for at most: its own ``reduce_bucket_size``."""
+
 Flat = dict[str, Tensor]
 """An optimiser's state as ``parameter|key``, for example ``to_q.lora_A.sft.weight|exp_avg``."""
 
@@ -136,6 +139,9 @@ class Divided:
         plugin.deepspeed_config["gradient_clipping"] = (
             settings.max_grad_norm if settings.max_grad_norm is not None else 0.0
         )
+        # the buffer that gradients are added up in: of the usual 2 GB a small adapter would fill a thousandth
+        trained = sum(parameter.numel() for parameter in stage.parameters.values())
+        plugin.deepspeed_config["zero_optimization"]["reduce_bucket_size"] = min(trained, REDUCE_BUCKET)
         self.module, wrapped = accelerator.prepare(stage.module, optimizer)
         self.zero: Any = wrapped.optimizer  # DeepSpeed's optimiser, around torch's with parts of flat parameters
         if self.module.zero_optimization_stage() == 3:
