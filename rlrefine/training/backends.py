@@ -5,7 +5,7 @@ A loss is each process's share of the step's loss, so gradients are added up ove
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +19,7 @@ from rlrefine.recipe.schema import Optimizer
 REDUCE_BUCKET = 500_000_000
 """Numbers that DeepSpeed's gradient buffer has room for at most: its own ``reduce_bucket_size``."""
 
-Flat = dict[str, Tensor]
+Entries = Iterator[tuple[str, Tensor]]
 """An optimiser's state as ``parameter|key``, for example ``to_q.lora_A.sft.weight|exp_avg``."""
 
 
@@ -52,8 +52,8 @@ class Prepared(Protocol):
         """
         ...
 
-    def optimizer_state(self) -> Flat:
-        """The optimiser's state, whole; every process must ask."""
+    def optimizer_state(self) -> Entries:
+        """The optimiser's state, one whole value after another; every process must ask for all of them."""
         ...
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
@@ -87,12 +87,10 @@ class Replicated:
         self.optimizer.zero_grad()
         return norm
 
-    def optimizer_state(self) -> Flat:
-        return {
-            f"{name}|{key}": whole(value.detach())
-            for name, parameter in self.stage.parameters.items()
-            for key, value in self.inner.state.get(parameter, {}).items()
-        }
+    def optimizer_state(self) -> Entries:
+        for name, parameter in self.stage.parameters.items():
+            for key, value in self.inner.state.get(parameter, {}).items():
+                yield f"{name}|{key}", whole(value.detach())
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
         for parameter, key, value in matched(self.stage, saved):
@@ -116,8 +114,8 @@ class Sharded(Replicated):
 class SlicedParameters:
     """Reads and overwrites parameters that are distributed tensors."""
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        return [whole(parameter.detach()) for parameter in parameters]
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+        return (whole(parameter.detach()) for parameter in parameters)
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -163,18 +161,15 @@ class Divided:
         self.module.step()
         return norm
 
-    def optimizer_state(self) -> Flat:
+    def optimizer_state(self) -> Entries:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        if not self._steps():
-            return {}
-        flat = {}
-        for name, parameter in self.stage.parameters.items():
-            flat[f"{name}|step"] = self._steps()[0].clone()
+        steps = self._steps()
+        for name, parameter in self.stage.parameters.items() if steps else ():
+            yield f"{name}|step", steps[0]
             for key in ("exp_avg", "exp_avg_sq"):
                 whole_state: Any = safe_get_full_optimizer_state(parameter, key)
-                flat[f"{name}|{key}"] = whole_state.detach()
-        return flat
+                yield f"{name}|{key}", whole_state.detach()
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
         if not saved:
@@ -221,15 +216,14 @@ class DividedParameters:
 
     together = 64
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
         from deepspeed.runtime.zero import GatheredParameters
 
-        values: list[Tensor] = []
         for first in range(0, len(parameters), self.together):
             some = list(parameters[first : first + self.together])
             with GatheredParameters(some):
-                values += [parameter.detach().clone() for parameter in some]
-        return values
+                values = [parameter.detach().clone() for parameter in some]
+            yield from values
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:

@@ -50,7 +50,7 @@ def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprin
     Args:
         write: whether this process is the one that writes; the others only help to gather what is divided among them.
     """
-    trained = {key: value.contiguous() for key, value in policy.stage.adapter_state().items()}
+    trained = {key: value.contiguous() for key, value in policy.stage.adapter_state(keep=write).items()}
     if not write:
         return
     lora = policy.stage.lora
