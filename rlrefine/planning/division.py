@@ -101,9 +101,8 @@ def _deepspeed(phase: str, found: Bytes, engine: Engine, processes: int, weights
             divided[GRADIENTS] = share if engine.zero_stage == 2 or phase == STEP else weights.trained
     if phase == STEP:  # on flat parameters, so its temporary values are as large
         divided[TEMPORARY] = (1 if engine.zero_stage == 3 else 2) * share
-    if phase == SAVE:  # the optimiser's state is put together
-        whole = weights.moments + (weights.trained if engine.zero_stage == 3 else 0)
-        divided[TEMPORARY] = max(found.get(TEMPORARY, 0), whole)
+    if phase == SAVE:  # what is divided is put together a few blocks at a time, beside copies of these
+        divided[TEMPORARY] = found.get(TEMPORARY, 0) + 2 * min(weights.trained, 2 * weights.block)
     return found | masters | divided
 
 

@@ -29,6 +29,11 @@ class Prepared(Protocol):
     module: nn.Module
     """What is called instead of the module itself."""
 
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        """Make a module that is not trained ready to run, divided as one that is; gives what to call instead."""
+        ...
+
     def begin_part(self, *, last: bool) -> None:
         """Before the forward pass of each part of an update's loss; processes speak to each other after the last."""
         ...
@@ -71,6 +76,10 @@ class Replicated:
         self.module, self.optimizer = accelerator.prepare(stage.module, optimizer)
         self.inner = optimizer
 
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        return module
+
     def begin_part(self, *, last: bool) -> None:
         if isinstance(self.module, nn.parallel.DistributedDataParallel):
             self.module.require_backward_grad_sync = last
@@ -110,6 +119,16 @@ class Sharded(Replicated):
         stage.found_again()
         stage.access = SlicedParameters()
 
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        """By torch itself: accelerate divides a module together with its optimiser only."""
+        from torch.distributed.fsdp import fully_shard
+
+        blocks = getattr(module, "_no_split_modules", None) or ()
+        for part in [*(part for part in module.modules() if type(part).__name__ in blocks), module]:
+            fully_shard(part, reshard_after_forward=True)
+        return module
+
 
 class SlicedParameters:
     """Reads and overwrites parameters that are distributed tensors."""
@@ -144,6 +163,11 @@ class Divided:
         self.zero: Any = wrapped.optimizer  # DeepSpeed's optimiser, around torch's with parts of flat parameters
         if self.module.zero_optimization_stage() == 3:
             stage.access = DividedParameters()
+
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        stage = accelerator.state.deepspeed_plugin.zero_stage  # type: ignore[union-attr]
+        return accelerator.prepare(module) if stage == 3 else module
 
     def begin_part(self, *, last: bool) -> None:
         self.module.set_gradient_accumulation_boundary(last)
