@@ -214,7 +214,7 @@ class StageRun:
                 roles=self.recipe.policy.settings.images,
                 keep=self.recipe.data.keep_encoded,
                 kept=self.encodings,
-                cache=open_cache(self.recipe),
+                cache=open_cache(self.recipe, self.report.say),
             ),
             objective=entry.build(self.part.settings),
             rewards=build_rewards(self.recipe.rewards) if "rewards" in entry.uses else None,
