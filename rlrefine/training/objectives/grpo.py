@@ -119,5 +119,4 @@ class Grpo:
         below_B, above_B = clip_fractions(log_ratio_B, advantage_B, self.settings.clip_range)
         ratio_B = log_ratio_B.exp()
         each = {**each, "ratio/mean": ratio_B, "clip_fraction/low": below_B, "clip_fraction/high": above_B}
-        metrics = {name: share * value_B.detach().sum().item() for name, value_B in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics}, {"ratio/max": ratio_B.max().item()})
+        return LossOutput.measured(loss, each, share, {"ratio/max": ratio_B.max()})

@@ -94,8 +94,7 @@ class Nft:
             "error/negative": negative_B,
             "old_distance": kl_v(velocity, old),
         }
-        metrics = {name: share * value_B.detach().sum().item() for name, value_B in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics})
+        return LossOutput.measured(loss, each, share)
 
     def _reference(self, policy: Policy, given: tuple[Tensor, Tensor, Any, float]) -> Tensor | None:
         """The velocity of the policy that the stage began with; none where leaving it costs nothing."""

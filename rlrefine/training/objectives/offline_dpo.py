@@ -70,6 +70,4 @@ class OfflineDpo:
             "error_change/chosen": change_P2[:, 0],
             "error_change/rejected": change_P2[:, 1],
         }
-        loss = share * loss_P.sum()
-        metrics = {name: share * value_P.sum().item() for name, value_P in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics})
+        return LossOutput.measured(share * loss_P.sum(), each, share)

@@ -81,11 +81,10 @@ class OnlineDpo:
         loss = share * ranking_loss(implicit_PG, preferred_PGG).sum()
         now_PG, ratio_PG = implicit_PG.detach(), (log_prob_PG.detach() - ref_log_prob_PG).exp()
         clipped_PG = (ratio_PG - 1).abs() > (clip if clip is not None else float("inf"))
-        metrics = {
-            "loss": loss.item(),
-            "preference/accuracy": share * accuracies(now_PG, preferred_PGG).sum().item(),
-            "preference/margin": share * margins(now_PG, preferred_PGG).sum().item(),
-            "reference_ratio/mean": share * ratio_PG.mean(dim=1).sum().item(),
-            "reference_ratio/clipped": share * clipped_PG.float().mean(dim=1).sum().item(),
+        each = {
+            "preference/accuracy": accuracies(now_PG, preferred_PGG),
+            "preference/margin": margins(now_PG, preferred_PGG),
+            "reference_ratio/mean": ratio_PG.mean(dim=1),
+            "reference_ratio/clipped": clipped_PG.float().mean(dim=1),
         }
-        return LossOutput(loss, metrics)
+        return LossOutput.measured(loss, each, share)
