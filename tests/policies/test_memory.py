@@ -8,19 +8,7 @@ import torch
 from policies import memory
 from policies.errors import PolicyError
 from policies.memory import HOME, host_copies, visiting
-from policies.settings import LoraSettings
-
-SIGMA, GUIDANCE, LORA = torch.tensor([0.6, 0.3]), 2.5, LoraSettings(rank=4, alpha=4)
-
-
-@pytest.fixture
-def latents():
-    return torch.randn(2, 64, 32)
-
-
-def velocity(policy, rows, latents):
-    prompts, images, _ = rows
-    return policy.velocity(latents, SIGMA, policy.encode(prompts, images), GUIDANCE)
+from tests.policies.calls import LORA, velocity
 
 
 @pytest.fixture
