@@ -1,5 +1,6 @@
 """Encode every training row of a recipe once, into a folder that its runs read from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rlrefine.data.build import open_rows
@@ -55,8 +56,10 @@ def precompute(recipe: Recipe, report: Reporter) -> Precomputed:
     return Precomputed(rows=len(rows), made=made, found=found)
 
 
-def _parts_of(example: Example) -> list[Part]:
+def _parts_of(example: Example) -> Iterator[Part]:
     """What of a row can be encoded."""
-    parts: list[Part] = ["conditioning"]
-    parts += ["targets"] if example.target is not None else []
-    return parts + (["pairs"] if example.pair is not None else [])
+    yield "conditioning"
+    if example.target is not None:
+        yield "targets"
+    if example.pair is not None:
+        yield "pairs"
