@@ -36,6 +36,7 @@ from rlrefine.training.engine import Engine
 from rlrefine.training.experience import Address, Experience, chunks_of, regrouped
 from rlrefine.training.loop import Trainer
 from rlrefine.training.objectives.grpo import Grpo
+from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.settings import GrpoSettings, RolloutSettings, StochasticSettings
 
@@ -95,8 +96,8 @@ class Step:
         self.whole = chunks_of(1, choice.group, None)
         self.chunks = tuple(chunks_of(1, choice.group, choice.micro_batch))
         self.shape = policy.latent_shape(self.batch.size)
-        grpo = cast(Grpo, trainer.objective)
-        self.plan = grpo.rollout_plan(policy.noise_shift(self.batch.size), 0, 0)
+        settings = cast(Grpo, trainer.objective).settings
+        self.plan = plan_of(settings, policy.noise_shift(self.batch.size), 0, 0)
         self.conditioning: Any = None
         self.trajectory: Any = None
         self.images: Any = None

@@ -68,13 +68,19 @@ class FluxKontext:
 
     @classmethod
     def load(
-        cls, settings: FluxKontextSettings, device: torch.device | str = "cpu", precision: Precision = "fp32"
+        cls,
+        settings: FluxKontextSettings,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        *,
+        network: bool = True,
     ) -> "FluxKontext":
         """Load an embedded model, a local folder or a hub repository.
 
         Args:
             precision: numbers of frozen weights. Trained ones are float32: with ``bf16`` adapters lie over a bfloat16
                 network, and without adapters the whole network is float32 and computes in bfloat16.
+            network: whether the transformer will be called; if not, it stays in host memory.
 
         Raises:
             PolicyError: it cannot be reached, or is not a FLUX.1-Kontext.
@@ -91,9 +97,9 @@ class FluxKontext:
                 raise PolicyError(f"policy.checkpoint: cannot load {place} as FLUX.1-Kontext: {error}") from error
             raise unavailable(settings.checkpoint, f"its files cannot be loaded: {error}", EMBEDDED) from error
         device = torch.device(device)
-        if settings.quantize is not None:
+        if settings.quantize is not None and network:
             quantize_blocks(pipeline.transformer, settings.quantize, device)
-        pipeline.transformer.to(device)
+        pipeline.transformer.to(device if network else HOME)
         encoders = (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
         for part in encoders:
             part.to(HOME if settings.offload_encoders else device)

@@ -1,17 +1,31 @@
 """Fit a large model on one device: parts that visit it, images decoded in tiles, frozen weights in 8 bits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from policies.errors import PolicyError
 from policies.settings import Quantization
 
 HOME = torch.device("cpu")
 TILE = 512  # pixels on each side of a tile; FLUX's autoencoder would not begin to cut below 1024
+
+
+def host_copies(values: Iterable[tuple[str, Tensor]], *, keep: bool = True) -> dict[str, Tensor]:
+    """Copies of named values in host memory, taken one by one, so that never more than one of them is on the device.
+
+    Args:
+        keep: whether to; several processes that put each value together must all go through them, and one may keep
+            nothing.
+    """
+    copies: dict[str, Tensor] = {}
+    for name, value in values:
+        if keep:
+            copies[name] = value.detach().to(HOME, copy=True)
+    return copies
 
 
 @contextmanager

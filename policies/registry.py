@@ -19,7 +19,7 @@ class Entry:
     """One registered policy: its settings, and the function that loads it."""
 
     settings: type
-    place: str  # "module:class"; the class has a ``load`` taking the settings, a device and the precision
+    place: str  # "module:class"; the class has a ``load`` with the arguments of the one below
     pipeline: str  # the class of diffusers that its checkpoints hold
     architecture: str  # what model managers call it: ``modelspec.architecture`` in the header of exported weights
 
@@ -31,11 +31,15 @@ class Entry:
         """
         check_checkpoint(chosen.checkpoint, chosen.revision, self.pipeline, EMBEDDED)
 
-    def load(self, chosen: Any, device: Any, precision: Precision = "fp32") -> Any:
-        """Load the model; the numbers of its frozen weights are float32 or bfloat16."""
+    def load(self, chosen: Any, device: Any, precision: Precision = "fp32", *, network: bool = True) -> Any:
+        """Load the model; the numbers of its frozen weights are float32 or bfloat16.
+
+        Args:
+            network: whether the network that predicts velocities will be called; if not, it stays in host memory.
+        """
         module, _, name = self.place.partition(":")
         make: Callable[..., Any] = getattr(importlib.import_module(module), name).load
-        return make(chosen, device, precision)
+        return make(chosen, device, precision, network=network)
 
 
 POLICIES: dict[str, Entry] = {

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from policies.errors import PolicyError
-from policies.memory import HOME
+from policies.memory import HOME, host_copies
 from policies.settings import LoraSettings
 
 WeightSet = Literal["current", "reference", "ema", "old"]
@@ -26,7 +26,9 @@ WeightSet = Literal["current", "reference", "ema", "old"]
 class Access(Protocol):
     """How parameters' whole values are read and overwritten; several processes may hold a part of each."""
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]: ...
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+        """One after another: of parameters that are divided only a few are whole at a time."""
+        ...
 
     def write(self, parameter: nn.Parameter, value: Tensor) -> None: ...
 
@@ -34,8 +36,8 @@ class Access(Protocol):
 class WholeParameters:
     """Each process holds every parameter as a whole."""
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        return [parameter.detach() for parameter in parameters]
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+        return (parameter.detach() for parameter in parameters)
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -204,9 +206,13 @@ class StageWeights:
                 )
             self.access.write(parameter, state[name])
 
+    def each(self) -> Iterator[tuple[str, Tensor]]:
+        """The trained parameters as they are now, by name, one after another."""
+        return zip(self.parameters, self.access.read(list(self.parameters.values())), strict=True)
+
     def state(self) -> dict[str, Tensor]:
         """The trained parameters as they are now."""
-        return dict(zip(self.parameters, self.access.read(list(self.parameters.values())), strict=True))
+        return dict(self.each())
 
     def start_ema(self, decay: float) -> None:
         """Begin a running average; ``min_decay`` keeps diffusers from ramping the decay up over hundreds of steps."""
@@ -261,13 +267,19 @@ class StageWeights:
     def keeps_old(self) -> bool:
         return bool(self._old)
 
-    def adapter_state(self) -> dict[str, Tensor]:
-        """The weights to hand over (averaged, if an average is kept), under the names that peft and diffusers use."""
-        with self.use("ema"):
-            if self.lora is None:
-                return {name: value.clone() for name, value in self.state().items()}
-            state = get_peft_model_state_dict(self.module, self.state(), adapter_name=self.stage or "")
-            return {name: value.detach().clone() for name, value in state.items()}
+    def adapter_state(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The weights to hand over (averaged, if an average is kept), under the names that peft and diffusers use.
+
+        Args:
+            keep: as for ``host_copies``.
+
+        Returns:
+            Copies in host memory.
+        """
+        state = host_copies(self.each() if self._ema is None else self.ema_state().items(), keep=keep)
+        if self.lora is None or not keep:
+            return state
+        return get_peft_model_state_dict(self.module, state, adapter_name=self.stage or "")
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights that ``adapter_state`` handed out."""

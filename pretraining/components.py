@@ -1,12 +1,14 @@
 """The parts of a small FLUX.1-Kontext with random weights: the real classes of diffusers and transformers."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
+Sizes = dict[str, Any]
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 
 
@@ -91,31 +93,42 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     )
 
 
-def pipeline(sentences: Sequence[str], vae: AutoencoderKL) -> FluxKontextPipeline:
-    """The whole pipeline around a trained autoencoder; everything else starts at random."""
+TEXT_SIZES: tuple[Sizes, Sizes] = (
+    {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": 64,
+        "max_position_embeddings": 77,
+    },
+    {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0},
+)
+"""Of CLIP and T5."""
+
+
+def pipeline(
+    sentences: Sequence[str],
+    vae: AutoencoderKL,
+    network: Callable[[], FluxTransformer2DModel] = transformer,
+    text_sizes: tuple[Sizes, Sizes] = TEXT_SIZES,
+) -> FluxKontextPipeline:
+    """The whole pipeline around an autoencoder; everything else starts at random, the network last.
+
+    Args:
+        sentences: what our own tokenizers are learned from.
+        text_sizes: of CLIP and T5; without a ``vocab_size``, theirs is that of the tokenizers.
+    """
     clip, t5 = clip_tokenizer(sentences), t5_tokenizer(sentences)
+    clip_sizes, t5_sizes = text_sizes
     clip_config = CLIPTextConfig(
-        vocab_size=len(clip),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=64,
-        max_position_embeddings=77,
+        **{"vocab_size": len(clip)} | clip_sizes,
         bos_token_id=clip.bos_token_id,
         eos_token_id=clip.eos_token_id,
         pad_token_id=clip.pad_token_id,
     )
     t5_config = T5Config(
-        vocab_size=len(t5),
-        d_model=64,
-        d_kv=32,
-        d_ff=128,
-        num_layers=2,
-        num_heads=2,
-        dropout_rate=0.0,
-        pad_token_id=t5.pad_token_id,
-        eos_token_id=t5.eos_token_id,
+        **{"vocab_size": len(t5)} | t5_sizes, pad_token_id=t5.pad_token_id, eos_token_id=t5.eos_token_id
     )
     return FluxKontextPipeline(
         scheduler=scheduler(),
@@ -124,5 +137,5 @@ def pipeline(sentences: Sequence[str], vae: AutoencoderKL) -> FluxKontextPipelin
         tokenizer=clip,
         text_encoder_2=T5EncoderModel(t5_config),
         tokenizer_2=t5,
-        transformer=transformer(),
+        transformer=network(),
     )

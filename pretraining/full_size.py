@@ -10,12 +10,31 @@ from contextlib import contextmanager
 
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from pretraining import components
 from pretraining.edits import corpus
 
 PROMPT = "restore the face from the reference"
+TEXT_SIZES: tuple[components.Sizes, components.Sizes] = (
+    {
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "projection_dim": 768,
+    },
+    {
+        "vocab_size": 32128,
+        "d_model": 4096,
+        "d_kv": 64,
+        "d_ff": 10240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    },
+)
+"""Of CLIP and T5."""
 
 
 def tiny() -> FluxKontextPipeline:
@@ -27,39 +46,7 @@ def tiny() -> FluxKontextPipeline:
 
 def full() -> FluxKontextPipeline:
     """12 B in the transformer, 4.8 B in T5."""
-    clip, t5 = components.clip_tokenizer(corpus()), components.t5_tokenizer(corpus())
-    clip_config = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        projection_dim=768,
-        bos_token_id=clip.bos_token_id,
-        eos_token_id=clip.eos_token_id,
-        pad_token_id=clip.pad_token_id,
-    )
-    t5_config = T5Config(
-        vocab_size=32128,
-        d_model=4096,
-        d_kv=64,
-        d_ff=10240,
-        num_layers=24,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-        dropout_rate=0.0,
-        pad_token_id=t5.pad_token_id,
-        eos_token_id=t5.eos_token_id,
-    )
-    return FluxKontextPipeline(
-        scheduler=components.scheduler(),
-        vae=autoencoder(),
-        text_encoder=CLIPTextModel(clip_config),
-        tokenizer=clip,
-        text_encoder_2=T5EncoderModel(t5_config),
-        tokenizer_2=t5,
-        transformer=transformer(),
-    )
+    return components.pipeline(corpus(), autoencoder(), transformer, TEXT_SIZES)
 
 
 def transformer() -> FluxTransformer2DModel:

@@ -35,6 +35,10 @@ class Elsewhere(torch.Tensor):
     def __repr__(self):
         return f"Elsewhere({self.held!r})"
 
+    def tolist(self):
+        """As on a GPU; torch refuses it to every tensor that is not its own."""
+        return self.held.tolist()
+
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
         return compute(operation, args, kwargs or {})

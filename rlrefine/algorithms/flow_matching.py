@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Density = Literal["uniform", "logit_normal", "mode"]
+Prediction = Literal["velocity", "epsilon"]
 Weighting = Literal["none", "sigma_sqrt", "cosmap"]
 
 
@@ -107,6 +108,49 @@ def predicted_noise(velocity: Tensor, noisy: Tensor, sigma_P: Tensor) -> Tensor:
     tensor([[1.]])
     """
     return noisy + (1 - sigma_P.reshape(-1, *[1] * (noisy.ndim - 1))) * velocity
+
+
+def predicted(velocity: Tensor, noisy: Tensor, sigma_P: Tensor, prediction: Prediction) -> Tensor:
+    """What a network of some form would have predicted: the velocity itself, or the noise that it implies.
+
+    Args:
+        velocity, noisy, sigma_P: as for ``predicted_noise``.
+
+    Raises:
+        ValueError: an unknown form.
+
+    >>> predicted(torch.ones(1, 1), torch.full((1, 1), 0.25), torch.tensor([0.25]), "velocity")
+    tensor([[1.]])
+    """
+    match prediction:
+        case "epsilon":
+            return predicted_noise(velocity, noisy, sigma_P)
+        case "velocity":
+            return velocity
+    raise ValueError(f"unknown prediction {prediction!r}: expected epsilon or velocity")
+
+
+def prediction_target(clean: Tensor, noise: Tensor, prediction: Prediction) -> Tensor:
+    """What a network should have predicted on the path from an image to noise.
+
+        epsilon:   ε
+        velocity:  ε − x₀
+
+    Args:
+        clean, noise: ``[P, …]``, x₀ and ε.
+
+    Raises:
+        ValueError: an unknown form.
+
+    >>> prediction_target(torch.ones(1, 2), torch.zeros(1, 2), "velocity")
+    tensor([[-1., -1.]])
+    """
+    match prediction:
+        case "epsilon":
+            return noise
+        case "velocity":
+            return noise - clean
+    raise ValueError(f"unknown prediction {prediction!r}: expected epsilon or velocity")
 
 
 def weighted_error(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

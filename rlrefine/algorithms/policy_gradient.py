@@ -29,6 +29,28 @@ class LossOutput:
     metrics: Mapping[str, float] = field(default_factory=dict)
     maxima: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def measured(
+        cls, loss: Tensor, each: Mapping[str, Tensor], share: float, maxima: Mapping[str, Tensor] | None = None
+    ) -> "LossOutput":
+        """A loss with numbers to log, all of which are fetched from their device at once: each fetch waits for it.
+
+        Args:
+            loss: with gradients; logged as ``loss``.
+            each: values of samples or rows.
+            share: of their sum that is logged.
+            maxima: single numbers.
+
+        >>> LossOutput.measured(torch.tensor(2.0), {"kl": torch.tensor([1.0, 3.0])}, share=0.25).metrics
+        {'loss': 2.0, 'kl': 1.0}
+        """
+        largest = maxima or {}
+        fetched = [loss, *(value.sum() for value in each.values()), *largest.values()]
+        first, *others = torch.stack([value.detach().double() for value in fetched]).tolist()
+        sums, most = others[: len(each)], others[len(each) :]
+        shares = {name: share * value for name, value in zip(each, sums, strict=True)}
+        return cls(loss, {"loss": first, **shares}, dict(zip(largest, most, strict=True)))
+
 
 def clip_bounds(clip_range: ClipRange) -> tuple[float, float]:
     """The least and the greatest ratio that still has a gradient.

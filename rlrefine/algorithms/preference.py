@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 Comparison = Literal["ranking", "best_worst"]
-Prediction = Literal["epsilon", "velocity"]
 
 
 def preferences(score_PG: Tensor, compare: Comparison = "ranking", *, eps: float = 1e-6) -> Tensor:
@@ -177,29 +176,6 @@ def tied_pairs(score_PG: Tensor, *, eps: float = 1e-6) -> Tensor:
     return groups * group_size * (group_size - 1) // 2 - preferences(score_PG, eps=eps).sum()
 
 
-def prediction_target(clean: Tensor, noise: Tensor, prediction: Prediction) -> Tensor:
-    """What a network should have predicted on the path from an image to noise.
-
-        epsilon:   ε
-        velocity:  ε − x₀
-
-    Args:
-        clean, noise: ``[P, …]``, x₀ and ε.
-
-    Raises:
-        ValueError: an unknown form.
-
-    >>> prediction_target(torch.ones(1, 2), torch.zeros(1, 2), "velocity")
-    tensor([[-1., -1.]])
-    """
-    match prediction:
-        case "epsilon":
-            return noise
-        case "velocity":
-            return noise - clean
-    raise ValueError(f"unknown prediction {prediction!r}: expected epsilon or velocity")
-
-
 def error_change(prediction: Tensor, ref_prediction: Tensor, target: Tensor) -> Tensor:
     """How much larger a policy's squared error is than the reference's, averaged over the latent's dimensions.
 
@@ -210,7 +186,7 @@ def error_change(prediction: Tensor, ref_prediction: Tensor, target: Tensor) -> 
 
     Args:
         prediction, ref_prediction: ``[P, …]`` of the two policies at the same latents and noise level.
-        target: y, from ``prediction_target``.
+        target: y, from ``flow_matching.prediction_target``.
 
     Returns:
         ``[P]``, float32 or better; negative where the policy is the better one.

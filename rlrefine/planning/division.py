@@ -33,8 +33,8 @@ from rlrefine.planning.components import (
     Phases,
 )
 from rlrefine.recipe.schema import Engine
+from rlrefine.training.backends import REDUCE_BUCKET
 
-REDUCE_BUCKET = 500_000_000  # numbers that DeepSpeed's gradient buffer has room for: reduce_bucket_size
 MAX_LIVE = 1_000_000_000  # numbers that ZeRO-3 gathers at most: stage3_max_live_parameters
 PREFETCH = 50_000_000  # numbers that are under way at once: stage3_prefetch_bucket_size
 PERSISTENT = 100_000  # smaller parameters stay gathered: stage3_param_persistence_threshold
@@ -88,22 +88,21 @@ def _ddp(phase: str, found: Bytes, engine: Engine, processes: int, weights: Weig
 def _deepspeed(phase: str, found: Bytes, engine: Engine, processes: int, weights: Weights) -> Bytes:
     share = weights.trained // processes
     masters = {OPTIMIZER: share + weights.moments // processes}
-    bucket = REDUCE_BUCKET * weights.number
+    bucket = min(weights.trained, REDUCE_BUCKET * weights.number)
     if engine.zero_stage == 3:
         divided = {TRAINED: share, BUFFERS: bucket, GRADIENTS: share}
         divided |= {name: found.get(name, 0) // processes for name in (BASE, EARLIER)}
         divided[GATHERED] = _gathered(phase, weights)
         if phase == UPDATE:
-            divided[GRADIENTS] += min(weights.trained, bucket)  # until they are added up
+            divided[GRADIENTS] += bucket  # until they are added up
     else:
         divided = {BUFFERS: weights.trained + (bucket if phase == UPDATE else 0)}  # it keeps what it flattened
         if phase in (UPDATE, STEP):
             divided[GRADIENTS] = share if engine.zero_stage == 2 or phase == STEP else weights.trained
     if phase == STEP:  # on flat parameters, so its temporary values are as large
         divided[TEMPORARY] = (1 if engine.zero_stage == 3 else 2) * share
-    if phase == SAVE:  # the optimiser's state is put together
-        whole = weights.moments + (weights.trained if engine.zero_stage == 3 else 0)
-        divided[TEMPORARY] = max(found.get(TEMPORARY, 0), whole)
+    if phase == SAVE:  # what is divided is put together a few blocks at a time, beside copies of these
+        divided[TEMPORARY] = found.get(TEMPORARY, 0) + 2 * min(weights.trained, 2 * weights.block)
     return found | masters | divided
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from policies.memory import host_copies
 from policies.rollout import rollout
 from policies.trajectory import RolloutPlan, Trajectory
 from rewards import WeightedRewards
@@ -276,8 +277,15 @@ class Process:
             self.policy.stage.update_ema()
 
     def _save(self) -> None:
+        """A checkpoint's copies, which are made in host memory: of a GPU's they take nothing."""
+        weights, states = self.policy.stage, enumerate(self.optimizer.state.values())
+        moments = ((f"{number}|{key}", value) for number, state in states for key, value in state.items())
         with self.live.phase(c.SAVE):
-            self.policy.stage.adapter_state()
+            copied = [weights.each(), moments]
+            copied += [weights.ema_state().items()] if self.stage.ema is not None else []
+            copied += [weights.old_state().items()] if weights.keeps_old else []
+            kept = [host_copies(values, keep=not self.on_gpu) for values in copied]
+            del kept
 
     def _evaluate(self, processes: int) -> None:
         """Deterministic samples of the validation rows, as ``Evaluator`` makes them."""

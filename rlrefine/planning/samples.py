@@ -1,20 +1,18 @@
 """How a stage makes samples, and the short form of it that a plan goes through."""
 
 from dataclasses import replace
-from typing import Any
 
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
 from rlrefine.recipe.schema import Recipe
-from rlrefine.training.objectives.base import RolloutObjective
-from rlrefine.training.registry import OBJECTIVES
+from rlrefine.training.objectives.sampling import plan_of
+from rlrefine.training.settings import SamplingSettings
 
 
 def rollout_plan(recipe: Recipe, label: str, shift: float) -> RolloutPlan | None:
     """How the stage makes samples in its first step; none for a stage that makes none."""
-    stage = recipe.stages[label]
-    objective: Any = OBJECTIVES[stage.objective].build(stage.settings)
-    return objective.rollout_plan(shift, recipe.run.seed, 0) if isinstance(objective, RolloutObjective) else None
+    settings = recipe.stages[label].settings
+    return plan_of(settings, shift, recipe.run.seed, 0) if isinstance(settings, SamplingSettings) else None
 
 
 def shortened(plan: RolloutPlan, shift: float) -> RolloutPlan:

@@ -5,7 +5,7 @@ A loss is each process's share of the step's loss, so gradients are added up ove
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,10 @@ from policies.weights import StageWeights
 from rlrefine.errors import CheckpointError, NumericsError
 from rlrefine.recipe.schema import Optimizer
 
-Flat = dict[str, Tensor]
+REDUCE_BUCKET = 500_000_000
+"""Numbers that DeepSpeed's gradient buffer has room for at most: its own ``reduce_bucket_size``."""
+
+Entries = Iterator[tuple[str, Tensor]]
 """An optimiser's state as ``parameter|key``, for example ``to_q.lora_A.sft.weight|exp_avg``."""
 
 
@@ -25,6 +28,11 @@ class Prepared(Protocol):
 
     module: nn.Module
     """What is called instead of the module itself."""
+
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        """Make a module that is not trained ready to run, divided as one that is; gives what to call instead."""
+        ...
 
     def begin_part(self, *, last: bool) -> None:
         """Before the forward pass of each part of an update's loss; processes speak to each other after the last."""
@@ -49,8 +57,8 @@ class Prepared(Protocol):
         """
         ...
 
-    def optimizer_state(self) -> Flat:
-        """The optimiser's state, whole; every process must ask."""
+    def optimizer_state(self) -> Entries:
+        """The optimiser's state, one whole value after another; every process must ask for all of them."""
         ...
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
@@ -68,6 +76,10 @@ class Replicated:
         self.module, self.optimizer = accelerator.prepare(stage.module, optimizer)
         self.inner = optimizer
 
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        return module
+
     def begin_part(self, *, last: bool) -> None:
         if isinstance(self.module, nn.parallel.DistributedDataParallel):
             self.module.require_backward_grad_sync = last
@@ -84,12 +96,10 @@ class Replicated:
         self.optimizer.zero_grad()
         return norm
 
-    def optimizer_state(self) -> Flat:
-        return {
-            f"{name}|{key}": whole(value.detach())
-            for name, parameter in self.stage.parameters.items()
-            for key, value in self.inner.state.get(parameter, {}).items()
-        }
+    def optimizer_state(self) -> Entries:
+        for name, parameter in self.stage.parameters.items():
+            for key, value in self.inner.state.get(parameter, {}).items():
+                yield f"{name}|{key}", whole(value.detach())
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
         for parameter, key, value in matched(self.stage, saved):
@@ -109,12 +119,22 @@ class Sharded(Replicated):
         stage.found_again()
         stage.access = SlicedParameters()
 
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        """By torch itself: accelerate divides a module together with its optimiser only."""
+        from torch.distributed.fsdp import fully_shard
+
+        blocks = getattr(module, "_no_split_modules", None) or ()
+        for part in [*(part for part in module.modules() if type(part).__name__ in blocks), module]:
+            fully_shard(part, reshard_after_forward=True)
+        return module
+
 
 class SlicedParameters:
     """Reads and overwrites parameters that are distributed tensors."""
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        return [whole(parameter.detach()) for parameter in parameters]
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+        return (whole(parameter.detach()) for parameter in parameters)
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:
@@ -136,10 +156,18 @@ class Divided:
         plugin.deepspeed_config["gradient_clipping"] = (
             settings.max_grad_norm if settings.max_grad_norm is not None else 0.0
         )
+        # the buffer that gradients are added up in: of the usual 2 GB a small adapter would fill a thousandth
+        trained = sum(parameter.numel() for parameter in stage.parameters.values())
+        plugin.deepspeed_config["zero_optimization"]["reduce_bucket_size"] = min(trained, REDUCE_BUCKET)
         self.module, wrapped = accelerator.prepare(stage.module, optimizer)
         self.zero: Any = wrapped.optimizer  # DeepSpeed's optimiser, around torch's with parts of flat parameters
         if self.module.zero_optimization_stage() == 3:
             stage.access = DividedParameters()
+
+    @staticmethod
+    def place(accelerator: Accelerator, module: nn.Module) -> nn.Module:
+        stage = accelerator.state.deepspeed_plugin.zero_stage  # type: ignore[union-attr]
+        return accelerator.prepare(module) if stage == 3 else module
 
     def begin_part(self, *, last: bool) -> None:
         self.module.set_gradient_accumulation_boundary(last)
@@ -157,18 +185,15 @@ class Divided:
         self.module.step()
         return norm
 
-    def optimizer_state(self) -> Flat:
+    def optimizer_state(self) -> Entries:
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        if not self._steps():
-            return {}
-        flat = {}
-        for name, parameter in self.stage.parameters.items():
-            flat[f"{name}|step"] = self._steps()[0].clone()
+        steps = self._steps()
+        for name, parameter in self.stage.parameters.items() if steps else ():
+            yield f"{name}|step", steps[0]
             for key in ("exp_avg", "exp_avg_sq"):
                 whole_state: Any = safe_get_full_optimizer_state(parameter, key)
-                flat[f"{name}|{key}"] = whole_state.detach()
-        return flat
+                yield f"{name}|{key}", whole_state.detach()
 
     def load_optimizer_state(self, saved: Mapping[str, Tensor]) -> None:
         if not saved:
@@ -215,15 +240,14 @@ class DividedParameters:
 
     together = 64
 
-    def read(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    def read(self, parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
         from deepspeed.runtime.zero import GatheredParameters
 
-        values: list[Tensor] = []
         for first in range(0, len(parameters), self.together):
             some = list(parameters[first : first + self.together])
             with GatheredParameters(some):
-                values += [parameter.detach().clone() for parameter in some]
-        return values
+                values = [parameter.detach().clone() for parameter in some]
+            yield from values
 
     @torch.no_grad()
     def write(self, parameter: nn.Parameter, value: Tensor) -> None:

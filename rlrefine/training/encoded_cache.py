@@ -8,8 +8,10 @@ changed row is simply another entry.
 import hashlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from rlrefine.data.records import Example
 from rlrefine.errors import DataError
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.handover import base_fingerprint
+from rlrefine.training.publish import DAMAGED, PARTIAL
 
 CONTENT = "content"
+ABANDONED = 3600  # seconds after which an unfinished file has no writer any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +36,43 @@ class EncodedCache:
 
     Args:
         model: a hash of the model and of the settings that its encodings depend on.
+        report: is told of damaged files.
     """
 
     folder: Path
     model: str
+    report: Callable[[str], object] = print
 
     def load(self, part: str, example: Example, roles: Sequence[str]) -> dict[str, Tensor] | None:
-        """The tensors that were saved for a part of a row; none if there are none, or if the file is damaged."""
+        """The tensors that were saved for a part of a row; none if there are none.
+
+        A damaged file is set aside under another name and reported, and counts as none.
+
+        Raises:
+            DataError: the folder cannot be read.
+        """
         file = self._file(part, example, roles)
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
                 expected = (opened.metadata() or {}).get(CONTENT)
-        except (FileNotFoundError, SafetensorError):
+        except FileNotFoundError:
             return None
-        return tensors if _hash_of(tensors) == expected else None
+        except SafetensorError as error:
+            return self._set_aside(file, str(error))
+        except OSError as error:
+            raise DataError(f"data.encoded_cache: cannot read {file}: {error}") from error
+        return tensors if _hash_of(tensors) == expected else self._set_aside(file, "its content is not what was saved")
+
+    def _set_aside(self, file: Path, reason: str) -> None:
+        aside = file.with_name(f"{DAMAGED}{file.name}-{uuid.uuid4().hex[:8]}")
+        try:
+            file.rename(aside)
+        except FileNotFoundError:  # another process was faster
+            return
+        except OSError as error:
+            raise DataError(f"data.encoded_cache: {file} is damaged ({reason}): {error}") from error
+        self.report(f"data.encoded_cache: {file} is damaged ({reason}); set aside as {aside.name}, and made again")
 
     def save(self, part: str, example: Example, roles: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         """Keep the tensors of a part of a row; the file is there whole or not at all.
@@ -56,7 +82,7 @@ class EncodedCache:
         """
         file = self._file(part, example, roles)
         plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        partial = file.with_name(f".tmp-{file.name}-{uuid.uuid4().hex[:8]}")
+        partial = file.with_name(f"{PARTIAL}{file.name}-{uuid.uuid4().hex[:8]}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             save_file(plain, partial, metadata={CONTENT: _hash_of(plain)})
@@ -66,6 +92,13 @@ class EncodedCache:
                 partial.unlink()
             raise DataError(f"data.encoded_cache: cannot write {file}: {error}") from error
 
+    def clear_leftovers(self) -> None:
+        """Remove what interrupted writers left; what is young may be another run's, which is still writing it."""
+        for file in self.folder.glob(f"*/{PARTIAL}*"):
+            with suppress(OSError):  # gone meanwhile, or in a folder that we may only read
+                if time.time() - file.stat().st_mtime > ABANDONED:
+                    file.unlink()
+
     def _file(self, part: str, example: Example, roles: Sequence[str]) -> Path:
         digest = hashlib.sha256(f"{self.model}:{part}".encode())
         for text in _parts_of(part, example, roles):
@@ -74,8 +107,12 @@ class EncodedCache:
         return self.folder / name[:2] / f"{name}.safetensors"
 
 
-def open_cache(recipe: Recipe) -> EncodedCache | None:
-    """The folder that a recipe names; none if it names none."""
+def open_cache(recipe: Recipe, report: Callable[[str], object] = print) -> EncodedCache | None:
+    """The folder that a recipe names; none if it names none.
+
+    Args:
+        report: is told of damaged files.
+    """
     if recipe.data.encoded_cache is None:
         return None
     settings = recipe.policy.settings
@@ -86,7 +123,7 @@ def open_cache(recipe: Recipe) -> EncodedCache | None:
         *(str(getattr(settings, name)) for name in settings.ENCODED_BY),
     ]
     model = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()
-    return EncodedCache(folder=Path(recipe.data.encoded_cache), model=model)
+    return EncodedCache(folder=Path(recipe.data.encoded_cache), model=model, report=report)
 
 
 def _parts_of(part: str, example: Example, roles: Sequence[str]) -> Iterator[bytes]:

@@ -94,6 +94,10 @@ class Encoder:
         if saved is not None:
             conditioning = part == "conditioning"
             return self.policy.conditioning_from(saved) if conditioning else saved["latents"].to(self.policy.device)
+        return self.make(part, example)
+
+    def make(self, part: Part, example: Example) -> Any:
+        """Encode a part of a row, and keep it on disk if there is a cache."""
         alone = Batch(examples=(example,))
         made: Any = {"conditioning": self._conditioning, "targets": self._targets, "pairs": self._pairs}[part](alone)
         if self.cache is not None:

@@ -71,8 +71,7 @@ class Engine:
 
     def place(self, policy: Policy) -> None:
         """Make a policy that is not trained ready to run; where parameters are divided, so are those of this one."""
-        if self.settings.name == "deepspeed" and self.settings.zero_stage == 3:
-            policy.trained = self.accelerator.prepare(policy.trained)
+        policy.trained = BACKENDS[self.settings.name].place(self.accelerator, policy.trained)
 
     def release(self) -> None:
         """Let go of what was prepared."""
@@ -206,7 +205,7 @@ def _alone_if_not_launched() -> None:
 
 
 ACCELERATORS = {"single": _single, "ddp": _ddp, "deepspeed": _deepspeed, "fsdp2": _fsdp2}
-BACKENDS: dict[str, type] = {"single": Replicated, "ddp": Replicated, "deepspeed": Divided, "fsdp2": Sharded}
+BACKENDS: dict[str, Any] = {"single": Replicated, "ddp": Replicated, "deepspeed": Divided, "fsdp2": Sharded}
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:

@@ -25,9 +25,14 @@ RECORD = "stage.json"
 HASHED = 64_000_000  # bytes; of larger files only the size is compared
 
 
-def load_policy(part: PolicyPart, device: Any, precision: Precision = "fp32") -> Policy:
-    """The base model of a recipe, nothing trained yet; ``precision`` is that of its frozen weights."""
-    return POLICIES[part.name].load(part.settings, device, precision)
+def load_policy(part: PolicyPart, device: Any, precision: Precision = "fp32", *, network: bool = True) -> Policy:
+    """The base model of a recipe, nothing trained yet.
+
+    Args:
+        precision: of its frozen weights.
+        network: whether the network will be called; if not, it stays in host memory.
+    """
+    return POLICIES[part.name].load(part.settings, device, precision, network=network)
 
 
 def base_fingerprint(part: PolicyPart) -> str:
@@ -50,7 +55,7 @@ def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprin
     Args:
         write: whether this process is the one that writes; the others only help to gather what is divided among them.
     """
-    trained = {key: value.contiguous() for key, value in policy.stage.adapter_state().items()}
+    trained = {key: value.contiguous() for key, value in policy.stage.adapter_state(keep=write).items()}
     if not write:
         return
     lora = policy.stage.lora

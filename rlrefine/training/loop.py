@@ -22,6 +22,7 @@ from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
 from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
+from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import gathered, score_in_parts
 from rlrefine.training.timing import Stopwatch
@@ -94,7 +95,7 @@ class Trainer:
         )
         if not isinstance(self.objective, RolloutObjective):
             return experience
-        plan = self.objective.rollout_plan(self.policy.noise_shift(batch.size), self.seed, step)
+        plan = plan_of(self.objective.settings, self.policy.noise_shift(batch.size), self.seed, step)
         at_once = self.stage.reward_batch
         with self.watch.phase("rollout"), self.policy.weights(self.objective.behaviour):
             trajectories, images = make_rollouts(

@@ -1,9 +1,20 @@
 """What a recipe may say about ``nft``. No torch here: a recipe is checked before torch is imported."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-from rlrefine.training.settings import DifficultySettings, DropSettings, RolloutSettings
+from rlrefine.training.settings import (
+    Aggregation,
+    Density,
+    DifficultySettings,
+    DropSettings,
+    RolloutSettings,
+    Scale,
+    Shift,
+    check_at_least,
+    check_not_negative,
+    check_positive,
+    check_siblings,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +29,7 @@ class OldSettings:
     """Steps for which it keeps nothing, and so is the trained policy."""
 
     def __post_init__(self) -> None:
-        if self.rate < 0:
-            raise ValueError(f"rate: expected 0 or more, found {self.rate}")
+        check_not_negative(self, "rate")
         if not 0 <= self.limit < 1:
             raise ValueError(f"limit: expected from 0 to below 1, found {self.limit}")
         if self.delay < 0:
@@ -34,9 +44,9 @@ class NftSettings:
     """Samples of one row, compared with each other."""
     updates_per_rollout: int = 1
     """Optimiser steps for which one rollout is used."""
-    aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
+    aggregation: Aggregation = "normalize_then_sum"
     """Compare siblings by each reward and then sum, or the other way round."""
-    advantage_scale: Literal["group", "batch", "none"] = "group"
+    advantage_scale: Scale = "group"
     """Divide centred rewards by the spread inside the group, by that of the whole batch, or not at all."""
     advantage_clip: float = 5.0
     """An advantage of this size makes a sample certain to be a good one."""
@@ -52,28 +62,22 @@ class NftSettings:
     """How the policy that makes the rollouts follows."""
     levels: int = 2
     """Noise levels at which each sample is looked at in each update."""
-    density: Literal["uniform", "logit_normal", "mode"] = "uniform"
+    density: Density = "uniform"
     """Where on the path between image and noise these are."""
     density_mean: float = 0.0
     """Mean of the logit-normal density, in logits."""
     density_std: float = 1.0
     """Spread of the logit-normal density, in logits."""
-    shift: Literal["resolution", "none"] = "resolution"
+    shift: Shift = "resolution"
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """How samples are made."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
-        for name in ("updates_per_rollout", "levels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        for name in ("advantage_clip", "beta", "density_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: expected a positive number, found {getattr(self, name)}")
-        if self.kl_coef < 0:
-            raise ValueError(f"kl_coef: expected 0 or more, found {self.kl_coef}")
+        check_siblings(self.group_size)
+        check_at_least(1, self, "updates_per_rollout", "levels")
+        check_positive(self, "advantage_clip", "beta", "density_std")
+        check_not_negative(self, "kl_coef")
 
     def evaluations(self, parts: int, transitions: int) -> int:
         return self.group_size * self.levels * (3 if self.kl_coef > 0 else 2)

@@ -17,6 +17,7 @@ from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe
 from rlrefine.report.page import write_report
 from rlrefine.report.table import held_out_table
+from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.folder import RunFolder
@@ -99,6 +100,8 @@ def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter,
         with engine.main_first():  # which makes rows that are not there yet
             if engine.is_main:
                 folder.clear_leftovers()
+                if (cache := open_cache(recipe)) is not None:
+                    cache.clear_leftovers()
             rows = open_rows(recipe.data.train, size)
             validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
             heldout = open_rows(recipe.data.heldout, size) if recipe.data.heldout else None

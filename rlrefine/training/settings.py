@@ -3,6 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+Aggregation = Literal["normalize_then_sum", "sum_then_normalize"]
+Scale = Literal["group", "batch", "none"]
+Density = Literal["uniform", "logit_normal", "mode"]
+Shift = Literal["resolution", "none"]
+Prediction = Literal["velocity", "epsilon"]
+Reduction = Literal["mean", "sum"]
+
 GIVEN = object()
 CHOICES: dict[str, dict[str, Any]] = {
     "all": {},
@@ -13,6 +20,33 @@ CHOICES: dict[str, dict[str, Any]] = {
     "sliding": {"size": 2, "first": 0, "last": None, "stride": 1, "dwell": 25},
 }
 """The keys that belong to each way to choose stochastic steps, with their defaults."""
+
+
+def check_at_least(least: int, settings: Any, *names: str) -> None:
+    """Raises a ``ValueError`` that names the first of some keys whose value is lower."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name}: expected at least {least}, found {getattr(settings, name)}")
+
+
+def check_positive(settings: Any, *names: str) -> None:
+    """Raises a ``ValueError`` that names the first of some keys whose value is 0 or less."""
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise ValueError(f"{name}: expected a positive number, found {getattr(settings, name)}")
+
+
+def check_not_negative(settings: Any, *names: str) -> None:
+    """Raises a ``ValueError`` that names the first of some keys whose value is less than 0."""
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise ValueError(f"{name}: expected 0 or more, found {getattr(settings, name)}")
+
+
+def check_siblings(group_size: int) -> None:
+    """Raises a ``ValueError`` where a row has not enough samples to compare them."""
+    if group_size < 2:
+        raise ValueError(f"group_size: expected at least 2 samples to compare, found {group_size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +120,8 @@ class RolloutSettings:
     """Add adapters into the network's weights while samples are made: saves their time, and rounds in another way."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: expected at least 1, found {self.steps}")
-        if self.noise < 0:
-            raise ValueError(f"noise: expected 0 or more, found {self.noise}")
+        check_at_least(1, self, "steps")
+        check_not_negative(self, "noise")
 
 
 @runtime_checkable
@@ -127,8 +159,7 @@ class KlSettings:
     """Divergence of the steps (``x``), or squared distance of the velocities (``v``)."""
 
     def __post_init__(self) -> None:
-        if self.coef < 0:
-            raise ValueError(f"coef: expected 0 or more, found {self.coef}")
+        check_not_negative(self, "coef")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +172,7 @@ class DropSettings:
     """Standard deviation of the total reward below which it is."""
 
     def __post_init__(self) -> None:
-        if self.spread_below <= 0:
-            raise ValueError(f"spread_below: expected a positive number, found {self.spread_below}")
+        check_positive(self, "spread_below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +189,7 @@ class DifficultySettings:
     """Least and greatest weight."""
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise ValueError(f"gamma: expected 0 or more, found {self.gamma}")
+        check_not_negative(self, "gamma")
         if not 0 < self.limits[0] <= 1 <= self.limits[1]:
             raise ValueError(f"limits: expected two positive numbers around 1, found {list(self.limits)}")
 
@@ -169,15 +198,15 @@ class DifficultySettings:
 class SftSettings:
     """Supervised flow matching with a weighted mask loss."""
 
-    density: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    density: Density = "logit_normal"
     """Where on the path between image and noise to train."""
     density_mean: float = 0.0
     """Mean of the logit-normal density, in logits."""
     density_std: float = 1.0
     """Spread of the logit-normal density, in logits."""
-    shift: Literal["resolution", "none"] = "resolution"
+    shift: Shift = "resolution"
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
-    prediction: Literal["velocity", "epsilon"] = "velocity"
+    prediction: Prediction = "velocity"
     """Measure the error of the velocity, or that of the noise, as models are trained that predict noise."""
     weighting: Literal["none", "sigma_sqrt", "cosmap"] = "none"
     """How much each noise level counts; the names are those of Stable Diffusion 3's training code."""
@@ -187,10 +216,7 @@ class SftSettings:
     """Guidance scale fed to the network."""
 
     def __post_init__(self) -> None:
-        if self.mask_weight <= 0:
-            raise ValueError(f"mask_weight: expected a positive number, found {self.mask_weight}")
-        if self.density_std <= 0:
-            raise ValueError(f"density_std: expected a positive number, found {self.density_std}")
+        check_positive(self, "mask_weight", "density_std")
 
     @property
     def evaluations_per_row(self) -> int:
@@ -206,9 +232,9 @@ class GrpoSettings:
     """Samples of one row, compared with each other."""
     updates_per_rollout: int = 2
     """Optimiser steps for which one rollout is used."""
-    aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
+    aggregation: Aggregation = "normalize_then_sum"
     """Compare siblings by each reward and then sum, or the other way round."""
-    advantage_scale: Literal["group", "batch", "none"] = "group"
+    advantage_scale: Scale = "group"
     """Divide centred rewards by the spread inside the group, by that of the whole batch, or not at all (Dr.GRPO)."""
     advantage_clip: float = 5.0
     """Advantages are limited to this size."""
@@ -222,7 +248,7 @@ class GrpoSettings:
     """``guard`` centres the ratio and gives it one width at every noise level (GRPO-Guard); ``clip_range`` then too."""
     step_weight: Literal["equal", "inverse_length"] = "equal"
     """Count transitions alike, or divide the loss of each by its step length, as GRPO-Guard does."""
-    log_prob: Literal["mean", "sum"] = "mean"
+    log_prob: Reduction = "mean"
     """Reduce log-densities over the latent's dimensions by mean or by sum."""
     kl: KlSettings = field(default_factory=KlSettings)
     """Divergence from another policy."""
@@ -232,17 +258,13 @@ class GrpoSettings:
     """How far the ratio may be from 1 before the first update; in float32 a replay repeats its rollout exactly."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
-        if self.updates_per_rollout < 1:
-            raise ValueError(f"updates_per_rollout: expected at least 1, found {self.updates_per_rollout}")
+        check_siblings(self.group_size)
+        check_at_least(1, self, "updates_per_rollout")
         if any(bound <= 0 for bound in self.clip_bounds):
             found = list(self.clip_bounds) if isinstance(self.clip_range, tuple) else self.clip_range
             raise ValueError(f"clip_range: expected a positive number, a pair of them or null, found {found}")
-        if self.advantage_clip <= 0:
-            raise ValueError(f"advantage_clip: expected a positive number, found {self.advantage_clip}")
-        if self.ratio_tolerance < 0:
-            raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
+        check_positive(self, "advantage_clip")
+        check_not_negative(self, "ratio_tolerance")
 
     @property
     def clip_bounds(self) -> tuple[float, ...]:
@@ -263,7 +285,7 @@ class OnlineDpoSettings:
     """Samples of one row, ranked by what they earn."""
     updates_per_rollout: int = 2
     """Optimiser steps for which one rollout is used."""
-    aggregation: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
+    aggregation: Aggregation = "normalize_then_sum"
     """Compare siblings by each reward and then sum, or the other way round; the result ranks them."""
     compare: Literal["ranking", "best_worst"] = "ranking"
     """Compare each sample with all that rank below it, or only the best of a row with the worst."""
@@ -271,7 +293,7 @@ class OnlineDpoSettings:
     """How strongly the policy is held to the one the stage began with. Its scale belongs to ``log_prob``."""
     reference_clip: float | None = 0.1
     """How far the ratio to the reference may move from 1 before a sample stops to count; null leaves it free."""
-    log_prob: Literal["mean", "sum"] = "mean"
+    log_prob: Reduction = "mean"
     """Reduce log-densities over the latent's dimensions by mean or by sum."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """How samples are made."""
@@ -279,16 +301,12 @@ class OnlineDpoSettings:
     """How far a replay may be from its rollout before the first update; in float32 it repeats it exactly."""
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise ValueError(f"group_size: expected at least 2 samples to compare, found {self.group_size}")
-        if self.updates_per_rollout < 1:
-            raise ValueError(f"updates_per_rollout: expected at least 1, found {self.updates_per_rollout}")
-        if self.beta <= 0:
-            raise ValueError(f"beta: expected a positive number, found {self.beta}")
+        check_siblings(self.group_size)
+        check_at_least(1, self, "updates_per_rollout")
+        check_positive(self, "beta")
         if self.reference_clip is not None and not 0 < self.reference_clip < 1:
             raise ValueError(f"reference_clip: expected between 0 and 1, or null, found {self.reference_clip}")
-        if self.ratio_tolerance < 0:
-            raise ValueError(f"ratio_tolerance: expected 0 or more, found {self.ratio_tolerance}")
+        check_not_negative(self, "ratio_tolerance")
 
     def evaluations(self, parts: int, transitions: int) -> int:
         return 2 * (parts + self.group_size * (transitions - 1))
@@ -300,24 +318,21 @@ class OfflineDpoSettings:
 
     beta: float = 2000.0
     """How strongly the policy is held to the one the stage began with; thousands, since errors change little."""
-    prediction: Literal["velocity", "epsilon"] = "velocity"
+    prediction: Prediction = "velocity"
     """Compare errors of the velocity, or those of the noise, as Diffusion-DPO does for models that predict noise."""
-    density: Literal["uniform", "logit_normal", "mode"] = "logit_normal"
+    density: Density = "logit_normal"
     """Where on the path between image and noise to compare."""
     density_mean: float = 0.0
     """Mean of the logit-normal density, in logits."""
     density_std: float = 1.0
     """Spread of the logit-normal density, in logits."""
-    shift: Literal["resolution", "none"] = "resolution"
+    shift: Shift = "resolution"
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
     guidance: float = 2.5
     """Guidance scale fed to the network."""
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta: expected a positive number, found {self.beta}")
-        if self.density_std <= 0:
-            raise ValueError(f"density_std: expected a positive number, found {self.density_std}")
+        check_positive(self, "beta", "density_std")
 
     @property
     def evaluations_per_row(self) -> int:

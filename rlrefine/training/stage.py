@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from policies.base import Policy
+from policies.memory import host_copies
 from rlrefine.data.loading import Rows
 from rlrefine.draws import seed_of
 from rlrefine.errors import CheckpointError
@@ -213,7 +214,7 @@ class StageRun:
                 roles=self.recipe.policy.settings.images,
                 keep=self.recipe.data.keep_encoded,
                 kept=self.encodings,
-                cache=open_cache(self.recipe),
+                cache=open_cache(self.recipe, self.report.say),
             ),
             objective=entry.build(self.part.settings),
             rewards=build_rewards(self.recipe.rewards) if "rewards" in entry.uses else None,
@@ -229,14 +230,15 @@ class StageRun:
         )
 
     def _save(self, policy: Policy, prepared: Prepared, done: Progress) -> None:
-        """Every process gives its part; the main one writes."""
+        """Every process gives its part; the main one keeps the whole, in host memory, and writes it."""
         self.report.phase("save", 0, 1)
+        weights, keep = policy.stage, self.engine.is_main
         state = TrainState(
             progress=done,
-            trained=policy.stage.state(),
-            ema=policy.stage.ema_state() if self.part.ema is not None else {},
-            old=policy.stage.old_state() if policy.stage.keeps_old else {},
-            optimizer=prepared.optimizer_state(),
+            trained=host_copies(weights.each(), keep=keep),
+            ema=host_copies(weights.ema_state().items(), keep=keep) if self.part.ema is not None else {},
+            old=host_copies(weights.old_state().items(), keep=keep) if weights.keeps_old else {},
+            optimizer=host_copies(prepared.optimizer_state(), keep=keep),
             generators=self.engine.gather_objects(read_generators()),
         )
         if self.engine.is_main:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlrefine.algorithms.flow_matching import predicted, prediction_target
 from rlrefine.algorithms.preference import (
     accuracies,
     diffusion_dpo_loss,
@@ -12,7 +13,6 @@ from rlrefine.algorithms.preference import (
     implicit_reward,
     margins,
     pair_loss,
-    prediction_target,
     preferences,
     ranking_loss,
     tied_pairs,
@@ -78,6 +78,8 @@ def test_wrong_arguments_are_refused():
         preferences(torch.rand(2, 4), "all")
     with pytest.raises(ValueError, match="expected epsilon or velocity"):
         prediction_target(torch.rand(1), torch.rand(1), "sample")
+    with pytest.raises(ValueError, match="expected epsilon or velocity"):
+        predicted(torch.rand(1), torch.rand(1), torch.rand(1), "sample")
 
 
 # The implicit reward

@@ -2,9 +2,10 @@
 
 import pytest
 
+from policies.flux_kontext import FluxKontext
 from rlrefine.errors import UsageError
 from rlrefine.recipe.load import load_recipe
-from rlrefine.training.encoded_cache import open_cache
+from rlrefine.training.encoded_cache import EncodedCache, open_cache
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.precompute import precompute
 from rlrefine.training.progress import LineReporter
@@ -33,6 +34,16 @@ def test_a_pass_goes_on_where_it_stopped_and_a_run_reads_what_it_left(
     folder = start(load_recipe(recipe_file, changes), "r", LineReporter(), only_stage="sft")
     weights = "stages/sft/weights/sft.safetensors"
     assert (folder.root / weights).read_bytes() == (uninterrupted / weights).read_bytes()
+
+
+def test_a_missing_entry_is_looked_for_once_and_the_network_stays_away(recipe_file, tmp_path, monkeypatch):
+    asked, loaded = [], []
+    look, load = EncodedCache.load, FluxKontext.load
+    monkeypatch.setattr(EncodedCache, "load", lambda self, *given: asked.append(given[0]) or look(self, *given))
+    monkeypatch.setattr(FluxKontext, "load", lambda *given, **named: loaded.append(named) or load(*given, **named))
+    done = precompute(load_recipe(recipe_file, [f"data.encoded_cache={tmp_path / 'cache'}"]), LineReporter())
+    assert len(asked) == done.made == 24
+    assert loaded == [{"network": False}]
 
 
 def test_without_a_folder_there_is_nothing_to_fill(recipe_file):

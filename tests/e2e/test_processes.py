@@ -116,6 +116,33 @@ def test_checkpoints_and_optimiser_are_whole_whatever_divided_them(alone, togeth
         torch.testing.assert_close(found[key], value, rtol=1e-2, atol=1e-7)
 
 
+def test_every_weight_is_put_together_in_the_process_that_writes(recipe_file):
+    """Without adapters, where it is much: the others take part, and keep nothing."""
+    stage = ["policy.lora=null", "~stages.sft_more", "~stages.grpo", "stages.sft.steps=2", "data.heldout=null"]
+
+    def work(rank):
+        from rlrefine.training import stage as module
+
+        def state(**parts):
+            for name in ("trained", "ema", "optimizer"):
+                assert bool(parts[name]) == (rank == 0), name
+            return made(**parts)
+
+        made, module.TrainState = module.TrainState, state
+        start(recipe, "every", LineReporter())
+
+    roots = []
+    for count, engine in ((1, ["engine.name=single"]), (2, ENGINES["zero3"])):
+        out = [f"run.out={recipe_file.parent}", f"run.name=every-{count}"]
+        recipe = load_recipe(recipe_file, [*stage, *out, *engine])
+        assert in_processes(work, count) == [0] * count
+        roots.append(recipe_file.parent / f"every-{count}" / "stages/sft")
+    for place in ("checkpoints/step-000002/trained", "checkpoints/step-000002/ema", "weights/sft"):
+        expected, found = (load_file(root / f"{place}.safetensors") for root in roots)
+        assert found.keys() == expected.keys()
+        assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= 10 * TOLERANCE
+
+
 def test_a_killed_process_loses_nothing(together, recipe_file):
     """The second process dies in the fourth step of the last stage, the launcher ends the first, and both go on."""
     root, changes = together

@@ -13,7 +13,7 @@ from rlrefine.training.checkpoint import read_generators, restore_generators
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
 from rlrefine.training.objectives.sampling import plan_of, settle_replay
 from rlrefine.training.progress import LineReporter
-from rlrefine.training.settings import RolloutSettings, StochasticSettings
+from rlrefine.training.settings import GrpoSettings, RolloutSettings, StochasticSettings
 from tests.gpu.conftest import rlrefine
 
 pytestmark = pytest.mark.gpu
@@ -69,8 +69,9 @@ def test_ratios_begin_at_one(load, rows, disturb, rollout_batch):
     policy.stage.begin("grpo", 0, LoraSettings(rank=4, alpha=4))
     disturb(policy)
     conditioning = policy.encode(prompts, images)
-    settings = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=0, last=0))
-    plan = plan_of(settings, "mean", policy.noise_shift((64, 64)), 0, 0)
+    rollout = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=0, last=0))
+    settings = GrpoSettings(rollout=rollout)
+    plan = plan_of(settings, policy.noise_shift((64, 64)), 0, 0)
     address = Address(seed=0, stage="test", step=0, first_row=0)
     made, chunks = chunks_of(2, 4, rollout_batch), chunks_of(2, 4, 2)
     trajectories, _ = make_rollouts(policy, conditioning, plan, made, address, (64, 64), LineReporter())

@@ -31,3 +31,9 @@ def rows():
     masks = [[torch.zeros(1, 64, 64), torch.zeros(1, 32, 96)] for _ in "ab"]
     masks[0][0][:, :32], masks[1][0][:, 32:], masks[0][1][:, :, 48:], masks[1][1][:, :, :48] = 1, 1, 1, 1
     return ["restore the text", "restore the logo"], images, masks
+
+
+@pytest.fixture
+def latents():
+    """For the two rows."""
+    return torch.randn(2, 64, 32)

@@ -160,4 +160,6 @@ def test_a_folder_with_a_part_missing_is_one_message(saved_kontext, tmp_path):
 
 def test_what_is_at_hand_passes(saved_kontext):
     for checkpoint in ("tiny-kontext", str(saved_kontext)):
-        check_checkpoint(checkpoint, None, "FluxKontextPipeline", EMBEDDED)
+        assert check_checkpoint(checkpoint, None, "FluxKontextPipeline", EMBEDDED) is None  # or it raises, as for
+        with pytest.raises(PolicyError, match="holds a FluxKontextPipeline, expected a FluxPipeline"):
+            check_checkpoint(checkpoint, None, "FluxPipeline", EMBEDDED)

@@ -16,7 +16,7 @@ BETAS = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, 
 SHAPE = (2, 4, 8, 8)
 
 
-def close(ours, theirs):
+def assert_near(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6 * theirs.abs().max().item())
 
 
@@ -57,7 +57,7 @@ def test_each_ddim_step_is_that_of_diffusers(steps, eta, alpha_to_one):
         ours = from_unit_variance(latents, alphas[index])
         velocity = velocity_from_epsilon(ours, epsilon, per_sample(sigmas[index]))
         mean, std = ddim(ours, velocity, sigmas[index], sigmas[index + 1], noise=eta)
-        close(mean + std * noise, from_unit_variance(after, alphas[index + 1]))
+        assert_near(mean + std * noise, from_unit_variance(after, alphas[index + 1]))
         latents = after
 
 
@@ -72,11 +72,11 @@ def test_each_ancestral_step_is_that_of_diffusers(steps):
         epsilon = torch.randn(SHAPE)
         noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(index))
         ours = latents / (1 + levels[index])
-        close(unit_variance(ours, per_sample(sigmas[index])), scheduler.scale_model_input(latents, timestep))
+        assert_near(unit_variance(ours, per_sample(sigmas[index])), scheduler.scale_model_input(latents, timestep))
         theirs = scheduler.step(epsilon, timestep, latents, generator=torch.Generator().manual_seed(index)).prev_sample
         velocity = velocity_from_epsilon(ours, epsilon, per_sample(sigmas[index]))
         mean, std = euler_ancestral(ours, velocity, sigmas[index], sigmas[index + 1], noise=1.0)
-        close(mean + std * noise, theirs / (1 + levels[index + 1]))
+        assert_near(mean + std * noise, theirs / (1 + levels[index + 1]))
         latents = theirs
 
 

@@ -7,20 +7,8 @@ import torch
 
 from policies import memory
 from policies.errors import PolicyError
-from policies.memory import HOME, visiting
-from policies.settings import LoraSettings
-
-SIGMA, GUIDANCE, LORA = torch.tensor([0.6, 0.3]), 2.5, LoraSettings(rank=4, alpha=4)
-
-
-@pytest.fixture
-def latents():
-    return torch.randn(2, 64, 32)
-
-
-def velocity(policy, rows, latents):
-    prompts, images, _ = rows
-    return policy.velocity(latents, SIGMA, policy.encode(prompts, images), GUIDANCE)
+from policies.memory import HOME, host_copies, visiting
+from tests.policies.calls import LORA, velocity
 
 
 @pytest.fixture
@@ -166,3 +154,18 @@ def test_quantising_without_its_library_says_what_to_install(load, monkeypatch):
 def test_eight_bits_cannot_be_trained(load):
     with pytest.raises(ValueError, match="quantize: expected null without lora"):
         load(quantize="int8", lora=None)
+
+
+def test_copies_are_taken_one_by_one_and_only_where_they_are_kept():
+    value, asked = torch.ones(2), []
+
+    def values():
+        for name in ("a", "b"):
+            asked.append(name)
+            yield name, value
+
+    copies = host_copies(values())
+    value.zero_()
+    assert {name: copy.tolist() for name, copy in copies.items()} == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+    assert host_copies(values(), keep=False) == {}
+    assert asked == ["a", "b"] * 2  # processes that put values together all ask for each

@@ -6,20 +6,9 @@ import torch
 from policies.registry import POLICIES
 from policies.rollout import replay, rollout
 from policies.schedule import sigma_schedule
-from policies.settings import FluxKontextSettings, LoraSettings
+from policies.settings import FluxKontextSettings
 from policies.trajectory import RolloutPlan
-
-SIGMA, GUIDANCE, LORA = torch.tensor([0.625, 0.25]), 2.5, LoraSettings(rank=4, alpha=4)
-
-
-@pytest.fixture
-def latents():
-    return torch.randn(2, 64, 32)
-
-
-def velocity(policy, rows, latents):
-    prompts, images, _ = rows
-    return policy.velocity(latents, SIGMA, policy.encode(prompts, images), GUIDANCE)
+from tests.policies.calls import GUIDANCE, LORA, velocity
 
 
 def test_frozen_parts_are_bfloat16_and_what_comes_out_is_float32(load, rows, latents):

@@ -4,6 +4,8 @@ import torch
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
+from rlrefine.training.objectives.base import RolloutObjective
+from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import LineReporter
 
 SIZE = (32, 32)
@@ -47,9 +49,9 @@ def experience_of(kontext_policy, batch):
             "chunks": chunks,
             "samples_in_step": len(batch) * objective.group_size,
         }
-        if not hasattr(objective, "rollout_plan"):
+        if not isinstance(objective, RolloutObjective):
             return Experience(**common)
-        plan = objective.rollout_plan(kontext_policy.noise_shift(SIZE), 0, step)
+        plan = plan_of(objective.settings, kontext_policy.noise_shift(SIZE), 0, step)
         with kontext_policy.weights(objective.behaviour):
             made = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
         trajectories, images = made

@@ -1,10 +1,13 @@
 import dataclasses
+import os
+import time
 
 import pytest
 import torch
 
 from rlrefine.data.records import Batch
 from rlrefine.errors import DataError
+from rlrefine.training import encoded_cache
 from rlrefine.training.encoded_cache import EncodedCache
 from rlrefine.training.encoder import Encoder
 
@@ -12,8 +15,13 @@ ROLES = ["draft", "reference"]
 
 
 @pytest.fixture
-def cache(tmp_path):
-    return EncodedCache(folder=tmp_path / "encoded", model="m")
+def told():
+    return []
+
+
+@pytest.fixture
+def cache(tmp_path, told):
+    return EncodedCache(folder=tmp_path / "encoded", model="m", report=told.append)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def test_everything_that_encodings_depend_on_is_part_of_an_entrys_name(cache, ba
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a flipped bit", "empty"])
-def test_a_damaged_entry_is_made_again(encoder, batch, damage):
+def test_a_damaged_entry_is_set_aside_reported_and_made_again(encoder, batch, told, damage):
     expected = encoder.targets(batch[:1])
     (file,) = files(encoder.cache)
     content = bytearray(file.read_bytes())
@@ -72,6 +80,10 @@ def test_a_damaged_entry_is_made_again(encoder, batch, damage):
         content[-3] ^= 4
     file.write_bytes(content[:-5] if damage == "cut off" else b"" if damage == "empty" else content)
     assert encoder.cache.load("targets", batch.examples[0], ROLES) is None
+    (aside,) = encoder.cache.folder.rglob("bad-*")
+    (line,) = told
+    assert f"{file} is damaged" in line
+    assert aside.name in line
     assert torch.equal(encoder.targets(batch[:1]), expected)
     assert encoder.cache.load("targets", batch.examples[0], ROLES) is not None
 
@@ -80,6 +92,32 @@ def test_a_folder_that_cannot_be_written_is_one_error(encoder, batch):
     encoder.cache.folder.write_text("a file")
     with pytest.raises(DataError, match=r"data\.encoded_cache: cannot write"):
         encoder.targets(batch[:1])
+
+
+def test_a_file_that_cannot_be_read_is_one_error(encoder, batch, monkeypatch):
+    encoder.targets(batch[:1])
+
+    def refuse(*given, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(encoded_cache, "safe_open", refuse)  # whoever runs the tests may be allowed everything
+    with pytest.raises(DataError, match=r"data\.encoded_cache: cannot read .*: \[Errno 13\] Permission denied"):
+        encoder.targets(batch[:1])
+
+
+def test_leftovers_of_interrupted_writers_are_removed_and_young_ones_kept(cache, batch):
+    cache.save("targets", batch.examples[0], ROLES, {"x": torch.ones(1)})
+    (file,) = files(cache)
+    old, young = (file.with_name(f".tmp-{file.name}-{name}") for name in ("old", "young"))
+    for each in (old, young):
+        each.write_bytes(b"half")
+    an_hour_ago = time.time() - 3601
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    os.utime(file, (an_hour_ago, an_hour_ago))
+    cache.clear_leftovers()
+    assert not old.exists()
+    assert young.exists()
+    assert cache.load("targets", batch.examples[0], ROLES) is not None
 
 
 def test_numbers_do_not_depend_on_the_rows_beside_them(encoder, batch):

@@ -70,7 +70,7 @@ def test_the_optimisers_state_survives_by_name():
     train(through, expected, 6)
     first, weight = prepared()
     train(first, weight, 3)
-    saved = {name: value.clone() for name, value in first.optimizer_state().items()}
+    saved = {name: value.clone() for name, value in first.optimizer_state()}
     assert set(saved) == {"weight|step", "weight|exp_avg", "weight|exp_avg_sq"}
     second, restored = prepared()
     with torch.no_grad():

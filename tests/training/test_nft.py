@@ -5,20 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from policies.settings import LoraSettings
-from rewards import RewardOutput
 from rlrefine.algorithms.flow_matching import interpolate
 from rlrefine.training.nft_settings import NftSettings, OldSettings
 from rlrefine.training.objectives.nft import Nft
-from rlrefine.training.settings import RolloutSettings, StochasticSettings
-from tests.training.test_objectives import disturb, gradient
-
-LORA = LoraSettings(rank=4, alpha=4)
+from tests.training.steps import LORA, ROLLOUT, disturb, gradient, move, rewarded
 
 
 def nft(**changes):
-    rollout = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=1, last=1))
-    return Nft(NftSettings(**{"group_size": 3, "rollout": rollout, "kl_coef": 0.0, "density": "uniform", **changes}))
+    return Nft(NftSettings(**{"group_size": 3, "rollout": ROLLOUT, "kl_coef": 0.0, "density": "uniform", **changes}))
 
 
 @pytest.fixture
@@ -107,13 +101,9 @@ def test_the_divergence_has_a_gradient_that_pulls_back(policy, experience_of):
     def divergence():
         return sum(output.metrics["kl"] for output in nft(kl_coef=10.0).losses(policy, experience, 0))
 
-    before, place = divergence(), 0
+    before = divergence()
     assert held.norm() > 0
-    with torch.no_grad():
-        for parameter in policy.stage.parameters.values():
-            step = held[place : place + parameter.numel()].reshape(parameter.shape)
-            parameter.sub_(1e-3 * step / held.norm())
-            place += parameter.numel()
+    move(policy, -1e-3 * held / held.norm())
     assert divergence() < before
 
 
@@ -147,8 +137,7 @@ def test_what_is_measured(policy, experience_of):
 
 
 def test_credit_is_the_chance_of_being_a_good_one():
-    scores = torch.tensor([0.0, 0.0, 9.0, 1.0, 1.0, 1.0])
-    output = RewardOutput(total=scores, breakdown={"r": scores}, scaled={"r": scores}, weights={"r": 1.0})
+    output = rewarded(r=[0.0, 0.0, 9.0, 1.0, 1.0, 1.0])
     credit, metrics = nft(aggregation="sum_then_normalize", advantage_clip=4.0).credit(output)
     # mean 3, spread √18: advantages −1/√2, −1/√2, √2; over 8, plus ½
     torch.testing.assert_close(credit[0], torch.tensor([0.5 - 0.5**0.5 / 8] * 2 + [0.5 + 2**0.5 / 8]))

@@ -6,13 +6,11 @@ import math
 import pytest
 import torch
 
-from policies.settings import LoraSettings
 from rlrefine.errors import DataError
 from rlrefine.training.objectives.offline_dpo import OfflineDpo
 from rlrefine.training.settings import OfflineDpoSettings
-from tests.training.test_objectives import disturb, gradient
+from tests.training.steps import LORA, disturb, gradient
 
-LORA = LoraSettings(rank=4, alpha=4)
 both_predictions = pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
 
 

@@ -6,40 +6,14 @@ import pytest
 import torch
 
 from policies.rollout import replay
-from policies.settings import LoraSettings
-from rewards import RewardOutput
 from rlrefine.errors import NumericsError
 from rlrefine.training.objectives.online_dpo import OnlineDpo
-from rlrefine.training.settings import OnlineDpoSettings, RolloutSettings, StochasticSettings
-
-LORA = LoraSettings(rank=4, alpha=4)
+from rlrefine.training.settings import OnlineDpoSettings
+from tests.training.steps import LORA, ROLLOUT, disturb, gradient, move, rewarded
 
 
 def online_dpo(group_size=3, **changes):
-    rollout = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=1, last=1))
-    return OnlineDpo(OnlineDpoSettings(group_size=group_size, rollout=rollout, **changes))
-
-
-def disturb(policy, size=0.02):
-    """Move the stage's adapter away from its start, where its output is zero."""
-    with torch.no_grad():
-        for parameter in policy.stage.parameters.values():
-            parameter.add_(size * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-
-
-def gradient(policy, losses):
-    policy.trained.zero_grad()
-    for output in losses:
-        output.loss.backward()
-    return torch.cat([parameter.grad.flatten() for parameter in policy.stage.parameters.values()])
-
-
-def move(policy, direction):
-    with torch.no_grad():
-        place = 0
-        for parameter in policy.stage.parameters.values():
-            parameter.add_(direction[place : place + parameter.numel()].reshape(parameter.shape))
-            place += parameter.numel()
+    return OnlineDpo(OnlineDpoSettings(group_size=group_size, rollout=ROLLOUT, **changes))
 
 
 def log_ratios(policy, experience):
@@ -178,12 +152,6 @@ def test_changed_weights_before_the_first_update_are_named(kontext_policy, exper
     disturb(kontext_policy)
     with pytest.raises(NumericsError, match="The cause is the network: its velocity differs"):
         list(online_dpo().losses(kontext_policy, experience, 0))
-
-
-def rewarded(**scores):
-    scaled = {label: torch.tensor(values) for label, values in scores.items()}
-    total = torch.stack(list(scaled.values())).sum(dim=0)
-    return RewardOutput(total=total, breakdown=scaled, scaled=scaled, weights=dict.fromkeys(scaled, 1.0))
 
 
 def test_credit_ranks_siblings_and_counts_ties():

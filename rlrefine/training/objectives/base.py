@@ -6,11 +6,11 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from policies.base import Policy
-from policies.trajectory import RolloutPlan
 from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.training.experience import Experience
+from rlrefine.training.settings import SamplingSettings
 
 
 class Objective(Protocol):
@@ -39,13 +39,13 @@ class RolloutObjective(Objective, Protocol):
 
     Attributes:
         behaviour: the weights that make the samples.
+        settings: how many samples there are, and how they are made.
     """
 
     behaviour: WeightSet
 
-    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-        """How the rollouts of a step are made."""
-        ...
+    @property
+    def settings(self) -> SamplingSettings: ...
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """What each sample of all processes deserves, ``[P, G]``, and what to log about it."""

@@ -21,7 +21,7 @@ from rlrefine.algorithms.diagnostics import approximate_kl
 from rlrefine.algorithms.kl import kl_v, kl_x
 from rlrefine.algorithms.policy_gradient import LossOutput, clip_fractions, clipped_policy_loss, guarded_log_ratio
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import compared, plan_of, settle_replay
+from rlrefine.training.objectives.sampling import compared, settle_replay
 from rlrefine.training.settings import GrpoSettings
 
 
@@ -34,12 +34,7 @@ class Grpo:
     behaviour: WeightSet = "current"
 
     def __init__(self, settings: GrpoSettings) -> None:
-        self.settings = settings
-        self.group_size = settings.group_size
-        self.updates = settings.updates_per_rollout
-
-    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-        return plan_of(self.settings.rollout, self.settings.log_prob, noise_shift, seed, step)
+        self.settings, self.group_size, self.updates = settings, settings.group_size, settings.updates_per_rollout
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         return compared(rewards, self.settings)
@@ -124,5 +119,4 @@ class Grpo:
         below_B, above_B = clip_fractions(log_ratio_B, advantage_B, self.settings.clip_range)
         ratio_B = log_ratio_B.exp()
         each = {**each, "ratio/mean": ratio_B, "clip_fraction/low": below_B, "clip_fraction/high": above_B}
-        metrics = {name: share * value_B.detach().sum().item() for name, value_B in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics}, {"ratio/max": ratio_B.max().item()})
+        return LossOutput.measured(loss, each, share, {"ratio/max": ratio_B.max()})

@@ -12,6 +12,7 @@ from torch import Tensor
 from policies.base import Policy
 from policies.schedule import shift_sigma
 from rlrefine.algorithms.flow_matching import Density, sigma_from_uniform
+from rlrefine.training.experience import Chunk, Experience
 
 
 class Levels(Protocol):
@@ -28,6 +29,16 @@ class Levels(Protocol):
 
     @property
     def shift(self) -> Literal["resolution", "none"]: ...
+
+
+def drawn_for(
+    chunk: Chunk, experience: Experience, settings: Levels, policy: Policy, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Noise ``[P, …]`` and noise levels ``[P]`` of a chunk's rows, in the type and on the device of such latents."""
+    rows, address = range(chunk.rows.start, chunk.rows.stop), experience.address
+    noise = torch.stack([address.noise(row, tuple(like.shape[1:])) for row in rows])
+    sigma_P = noise_levels([address.uniform(row) for row in rows], settings, policy, experience.batch.size)
+    return noise.to(like), sigma_P.to(like)
 
 
 def noise_levels(uniform: Sequence[float], settings: Levels, policy: Policy, size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from policies.base import Policy
-from policies.trajectory import RolloutPlan, Trajectory
+from policies.trajectory import Trajectory
 from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.flow_matching import interpolate
@@ -31,7 +31,7 @@ from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.training.experience import Chunk, Experience
 from rlrefine.training.nft_settings import NftSettings
 from rlrefine.training.objectives.levels import noise_levels
-from rlrefine.training.objectives.sampling import compared, plan_of
+from rlrefine.training.objectives.sampling import compared
 
 
 class Nft:
@@ -43,12 +43,7 @@ class Nft:
     behaviour: WeightSet = "old"
 
     def __init__(self, settings: NftSettings) -> None:
-        self.settings = settings
-        self.group_size = settings.group_size
-        self.updates = settings.updates_per_rollout
-
-    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-        return plan_of(self.settings.rollout, "mean", noise_shift, seed, step)
+        self.settings, self.group_size, self.updates = settings, settings.group_size, settings.updates_per_rollout
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """How certain it is that each sample is a good one."""
@@ -99,8 +94,7 @@ class Nft:
             "error/negative": negative_B,
             "old_distance": kl_v(velocity, old),
         }
-        metrics = {name: share * value_B.detach().sum().item() for name, value_B in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics})
+        return LossOutput.measured(loss, each, share)
 
     def _reference(self, policy: Policy, given: tuple[Tensor, Tensor, Any, float]) -> Tensor | None:
         """The velocity of the policy that the stage began with; none where leaving it costs nothing."""

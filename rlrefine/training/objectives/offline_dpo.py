@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from policies.base import Policy
-from rlrefine.algorithms.flow_matching import interpolate, predicted_noise
+from rlrefine.algorithms.flow_matching import interpolate, predicted, prediction_target
 from rlrefine.algorithms.policy_gradient import LossOutput
-from rlrefine.algorithms.preference import diffusion_dpo_loss, error_change, prediction_target
+from rlrefine.algorithms.preference import diffusion_dpo_loss, error_change
 from rlrefine.training.experience import Chunk, Experience
-from rlrefine.training.objectives.levels import noise_levels
+from rlrefine.training.objectives.levels import drawn_for
 from rlrefine.training.settings import OfflineDpoSettings
 
 
@@ -44,22 +44,16 @@ class OfflineDpo:
 
     def _error_changes(self, policy: Policy, experience: Experience, chunk: Chunk) -> Tensor:
         """By how much the policy's error is larger than the reference's: ``[P, 2]``, chosen and rejected."""
-        batch = experience.batch[chunk.rows]
-        clean = experience.encoder.pairs(batch)
-        rows = range(chunk.rows.start, chunk.rows.stop)
-        noise_P = torch.stack([experience.address.noise(row, tuple(clean.shape[1:])) for row in rows]).to(clean)
-        sigma_P = noise_levels([experience.address.uniform(row) for row in rows], self.settings, policy, batch.size)
-        noise, sigma = (each.repeat_interleave(2, dim=0) for each in (noise_P, sigma_P.to(clean)))  # one for a pair
+        clean = experience.encoder.pairs(experience.batch[chunk.rows])
+        drawn = drawn_for(chunk, experience, self.settings, policy, clean)
+        noise, sigma = (each.repeat_interleave(2, dim=0) for each in drawn)  # one for a pair
         noisy = interpolate(clean, noise, sigma)
+        form = self.settings.prediction
         given = (noisy, sigma, experience.conditioning[chunk.rows].repeat(2), self.settings.guidance)
         with torch.no_grad(), policy.weights("reference"):
-            reference = self._prediction(policy.velocity(*given), noisy, sigma)
-        prediction = self._prediction(policy.velocity(*given), noisy, sigma)
-        target = prediction_target(clean, noise, self.settings.prediction)
-        return error_change(prediction, reference, target).reshape(-1, 2)
-
-    def _prediction(self, velocity: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        return velocity if self.settings.prediction == "velocity" else predicted_noise(velocity, noisy, sigma)
+            reference = predicted(policy.velocity(*given), noisy, sigma, form)
+        prediction = predicted(policy.velocity(*given), noisy, sigma, form)
+        return error_change(prediction, reference, prediction_target(clean, noise, form)).reshape(-1, 2)
 
     def _measured(self, loss_P: Tensor, change_P2: Tensor, share: float) -> LossOutput:
         """The loss with what to log about it."""
@@ -70,6 +64,4 @@ class OfflineDpo:
             "error_change/chosen": change_P2[:, 0],
             "error_change/rejected": change_P2[:, 1],
         }
-        loss = share * loss_P.sum()
-        metrics = {name: share * value_P.sum().item() for name, value_P in each.items()}
-        return LossOutput(loss, {"loss": loss.item(), **metrics})
+        return LossOutput.measured(share * loss_P.sum(), each, share)

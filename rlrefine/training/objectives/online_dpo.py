@@ -15,7 +15,6 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.rollout import replay
-from policies.trajectory import RolloutPlan
 from policies.weights import WeightSet
 from rewards import RewardOutput
 from rlrefine.algorithms.policy_gradient import LossOutput
@@ -29,7 +28,7 @@ from rlrefine.algorithms.preference import (
     undecided_groups,
 )
 from rlrefine.training.experience import Experience
-from rlrefine.training.objectives.sampling import parts_of, plan_of, reward_metrics, settle_replay
+from rlrefine.training.objectives.sampling import parts_of, reward_metrics, settle_replay
 from rlrefine.training.settings import OnlineDpoSettings
 
 
@@ -42,12 +41,7 @@ class OnlineDpo:
     behaviour: WeightSet = "current"
 
     def __init__(self, settings: OnlineDpoSettings) -> None:
-        self.settings = settings
-        self.group_size = settings.group_size
-        self.updates = settings.updates_per_rollout
-
-    def rollout_plan(self, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-        return plan_of(self.settings.rollout, self.settings.log_prob, noise_shift, seed, step)
+        self.settings, self.group_size, self.updates = settings, settings.group_size, settings.updates_per_rollout
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """Scores that rank the samples of a row; only their order counts."""
@@ -87,11 +81,10 @@ class OnlineDpo:
         loss = share * ranking_loss(implicit_PG, preferred_PGG).sum()
         now_PG, ratio_PG = implicit_PG.detach(), (log_prob_PG.detach() - ref_log_prob_PG).exp()
         clipped_PG = (ratio_PG - 1).abs() > (clip if clip is not None else float("inf"))
-        metrics = {
-            "loss": loss.item(),
-            "preference/accuracy": share * accuracies(now_PG, preferred_PGG).sum().item(),
-            "preference/margin": share * margins(now_PG, preferred_PGG).sum().item(),
-            "reference_ratio/mean": share * ratio_PG.mean(dim=1).sum().item(),
-            "reference_ratio/clipped": share * clipped_PG.float().mean(dim=1).sum().item(),
+        each = {
+            "preference/accuracy": accuracies(now_PG, preferred_PGG),
+            "preference/margin": margins(now_PG, preferred_PGG),
+            "reference_ratio/mean": ratio_PG.mean(dim=1),
+            "reference_ratio/clipped": clipped_PG.float().mean(dim=1),
         }
-        return LossOutput(loss, metrics)
+        return LossOutput.measured(loss, each, share)

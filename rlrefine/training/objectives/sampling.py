@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from policies.dynamics import Reduction
 from policies.rollout import Scored
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan, Trajectory
@@ -26,19 +25,24 @@ from rlrefine.algorithms.advantages import (
 from rlrefine.algorithms.diagnostics import group_spread, zero_variance_groups
 from rlrefine.errors import NumericsError
 from rlrefine.training.experience import Experience
-from rlrefine.training.settings import DifficultySettings, DropSettings, RolloutSettings
+from rlrefine.training.settings import DifficultySettings, DropSettings, SamplingSettings
 from rlrefine.training.stochastic import stochastic_steps
 
 
-def plan_of(rollout: RolloutSettings, log_prob: Reduction, noise_shift: float, seed: int, step: int) -> RolloutPlan:
-    """How the rollouts of a step are made: noise levels for this image size, and the steps that draw noise."""
+def plan_of(settings: SamplingSettings, noise_shift: float, seed: int, step: int) -> RolloutPlan:
+    """How the rollouts of a step are made: noise levels for this image size, and the steps that draw noise.
+
+    Args:
+        settings: of an objective; log-densities are reduced as its ``log_prob`` says, if it looks at any.
+    """
+    rollout = settings.rollout
     return RolloutPlan(
         sigmas=sigma_schedule(rollout.steps, noise_shift),
         stochastic=stochastic_steps(rollout.stochastic, rollout.steps, seed, step),
         dynamics=rollout.dynamics,
         noise=rollout.noise,
         guidance=rollout.guidance,
-        log_prob=log_prob,
+        log_prob=getattr(settings, "log_prob", "mean"),
         merge_adapters=rollout.merge_adapters,
     )
 

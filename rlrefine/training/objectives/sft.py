@@ -8,22 +8,21 @@ latent space.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from policies.base import Policy
 from rlrefine.algorithms.flow_matching import (
-    flow_matching_loss,
     interpolate,
     level_weight,
     mask_weight,
-    predicted_noise,
+    predicted,
+    prediction_target,
     weighted_error,
 )
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.errors import DataError
 from rlrefine.training.experience import Chunk, Experience
-from rlrefine.training.objectives.levels import noise_levels
+from rlrefine.training.objectives.levels import drawn_for
 from rlrefine.training.settings import SftSettings
 
 
@@ -54,17 +53,13 @@ class Sft:
             without = next(example.id for example in batch.examples if example.target is None)
             raise DataError(f"data: supervised training needs a target in every row, and row {without} has none")
         clean = experience.encoder.targets(batch)
-        rows = range(chunk.rows.start, chunk.rows.stop)
-        noise = torch.stack([experience.address.noise(row, tuple(clean.shape[1:])) for row in rows]).to(clean)
-        uniform = [experience.address.uniform(row) for row in rows]
-        sigma_P = noise_levels(uniform, self.settings, policy, batch.size).to(clean)
+        noise, sigma_P = drawn_for(chunk, experience, self.settings, policy, clean)
         noisy = interpolate(clean, noise, sigma_P)
         velocity = policy.velocity(noisy, sigma_P, experience.conditioning[chunk.rows], self.settings.guidance)
         weight = None
         if batch.masks is not None and self.settings.mask_weight != 1:
             weight = mask_weight(policy.latent_mask(batch.masks).to(clean), self.settings.mask_weight)
-        if self.settings.prediction == "velocity":
-            error_P = flow_matching_loss(velocity, clean, noise, weight)
-        else:
-            error_P = weighted_error(predicted_noise(velocity, noisy, sigma_P), noise, weight)
+        form = self.settings.prediction
+        target = prediction_target(clean, noise, form)
+        error_P = weighted_error(predicted(velocity, noisy, sigma_P, form), target, weight)
         return level_weight(sigma_P, self.settings.weighting) * error_P
