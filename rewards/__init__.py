@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rewards.composition import WeightedRewards as WeightedRewards
     from rewards.dreamsim import DreamSimMetric as DreamSimMetric
     from rewards.dreamsim import PatchDreamSim as PatchDreamSim
+    from rewards.features import FeatureCache as FeatureCache
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
     from rewards.similarity import ssim as ssim
@@ -33,6 +34,7 @@ _HOME = {
     "WeightedRewards": "composition",
     "DreamSimMetric": "dreamsim",
     "PatchDreamSim": "dreamsim",
+    "FeatureCache": "features",
     "PatchPerceptual": "patches",
     "MaskedPixel": "pixel",
     "ssim": "similarity",
@@ -48,6 +50,7 @@ __all__ = [
     "Component",
     "DreamSimMetric",
     "Failure",
+    "FeatureCache",
     "MaskedPixel",
     "PatchDreamSim",
     "PatchPerceptual",

@@ -96,6 +96,7 @@ class PatchDreamSim:
     Args:
         patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default.
+        keep_targets: rows whose targets' embeddings are kept for the next calls.
         type, cache, batch, download, sha256: as in ``DreamSimMetric``.
 
     Raises:
@@ -115,12 +116,13 @@ class PatchDreamSim:
         patch: int | None = 256,
         stride: int | None = None,
         batch: int = 64,
+        keep_targets: int = 0,
         cache: str | Path | None = None,
         download: bool = False,
         sha256: str | None = None,
     ) -> None:
         metric = DreamSimMetric(type=type, cache=cache, batch=batch, download=download, sha256=sha256)
-        self.patches = PatchPerceptual(metric=metric, patch=patch, stride=stride)
+        self.patches = PatchPerceptual(metric=metric, patch=patch, stride=stride, keep_targets=keep_targets)
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         return self.patches(inputs)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rewards.features import FeatureCache
 from rewards.similarity import WINDOW, correlation, ssim
 from rewards.types import RewardError, RewardInputs
 
@@ -76,6 +77,7 @@ class PatchPerceptual:
             ``[N]`` in [−1, 1].
         patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default, so that patches do not overlap.
+        keep_targets: rows whose targets' embeddings are kept for the next calls; it pays for metrics with a network.
 
     Raises:
         RewardError: a patch does not fit into the image.
@@ -97,7 +99,9 @@ class PatchPerceptual:
         metric: Literal["ssim", "correlation"] | Metric | Similarity = "ssim",
         patch: int | None = 16,
         stride: int | None = None,
+        keep_targets: int = 0,
     ) -> None:
+        self.targets = FeatureCache(units=keep_targets)
         if isinstance(metric, str):
             self.metric = METRICS[metric]
         else:
@@ -124,9 +128,16 @@ class PatchPerceptual:
         target_PK = image_patches(targets, self.patch, self.stride)
         counts_BK = inputs.per_sample(counts_PK)
         place_PK = counts_PK.flatten().cumsum(0).reshape(counts_PK.shape) - 1  # among the patches that count
-        target = self.metric.embed(target_PK[counts_PK])[inputs.per_sample(place_PK)[counts_BK]]
+        target = self._targets(target_PK, counts_PK)[inputs.per_sample(place_PK)[counts_BK]]
         similarity = self.metric.compare(self.metric.embed(image_BK[counts_BK]), target)
         return similarity.new_zeros(counts_BK.shape).masked_scatter(counts_BK, similarity)
+
+    def _targets(self, target_PK: Tensor, counts_PK: Tensor) -> Tensor:
+        """What the metric makes of the targets' patches that count, all in one row."""
+        if not self.targets.units:
+            return self.metric.embed(target_PK[counts_PK])
+        rows = [patches[counts_K] for patches, counts_K in zip(target_PK, counts_PK, strict=True)]
+        return torch.cat(self.targets(self.metric.embed, rows))
 
     def _weights(self, inputs: RewardInputs, targets: Tensor) -> Tensor:
         """How much each patch counts, ``[P, K]``, not all zero in any row."""

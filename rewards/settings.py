@@ -45,6 +45,8 @@ class PatchDreamSimSettings:
     """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
     batch: int = 64
     """Patches that go through the networks at once; less takes less memory and changes nothing else."""
+    keep_targets: int = 0
+    """Rows whose targets' embeddings stay in memory for the next steps; 0 embeds targets anew at every step."""
     cache: str | None = None
     """Folder of the weights, absolute or from ``~``; by default ``dreamsim`` in rlrefine's cache."""
     download: bool = False
@@ -56,6 +58,8 @@ class PatchDreamSimSettings:
         check_patches(self.patch, self.stride, least=1)
         if self.batch < 1:
             raise ValueError(f"batch: expected at least 1, found {self.batch}")
+        if self.keep_targets < 0:
+            raise ValueError(f"keep_targets: expected 0 or more rows, found {self.keep_targets}")
         if self.cache is not None and not Path(self.cache).expanduser().is_absolute():
             raise ValueError(f"cache: expected an absolute path, or one that begins with ~, found {self.cache!r}")
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):

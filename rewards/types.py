@@ -11,6 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+FIELDS = ("targets", "drafts", "masks", "references", "roles", "prompts")
+"""The conditions that have a field of their own in ``RewardInputs``."""
+
 
 class RewardError(RuntimeError):
     """A reward gave no usable number. It is never replaced by one."""
@@ -43,11 +46,13 @@ class RewardInputs:
         targets, drafts: ``[P, 3, H, W]`` in [0, 1].
         masks: ``[P, 1, H, W]`` in [0, 1], 1 where the detail is.
         references: for each row its reference images ``[3, h, w]``, of any number and size.
+        roles: what each of them is for, as many a row; without them every one is a ``reference``.
         prompts: one text a row.
-        extras: further columns of the data, one value a row.
+        extras: further columns of the data, one value a row; None where a row has none.
 
     Raises:
-        ValueError: the images are not a whole number of groups, or two conditions differ in their number of rows.
+        ValueError: the images are not a whole number of groups, two conditions differ in their number of rows, or a
+            row has another number of roles than of references.
     """
 
     images: Tensor
@@ -55,6 +60,7 @@ class RewardInputs:
     drafts: Tensor | None = None
     masks: Tensor | None = None
     references: Sequence[Sequence[Tensor]] | None = None
+    roles: Sequence[Sequence[str]] | None = None
     prompts: Sequence[str] | None = None
     extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -66,16 +72,12 @@ class RewardInputs:
             raise ValueError(
                 f"{len(self.images)} images are not a whole number of samples for each of {self.rows} rows"
             )
+        roles = [len(row) for row in self.roles or ()]
+        if self.roles is not None and self.references is not None and roles != self.reference_counts:
+            raise ValueError(f"every reference needs one role, got {self.reference_counts} references and {self.roles}")
 
     def _conditions(self) -> dict[str, Sequence[Any] | Tensor]:
-        named = {
-            "targets": self.targets,
-            "drafts": self.drafts,
-            "masks": self.masks,
-            "references": self.references,
-            "prompts": self.prompts,
-            **self.extras,
-        }
+        named = {name: getattr(self, name) for name in FIELDS} | dict(self.extras)
         return {name: value for name, value in named.items() if value is not None}
 
     @property
@@ -88,6 +90,41 @@ class RewardInputs:
     def group_size(self) -> int:
         """G, the samples of one row."""
         return len(self.images) // self.rows
+
+    @property
+    def reference_counts(self) -> list[int]:
+        """How many references each row has."""
+        return [0] * self.rows if self.references is None else [len(row) for row in self.references]
+
+    def has(self, condition: str) -> list[bool]:
+        """Which rows have a condition: a field, ``references.ROLE`` for one of that role, or a column of extras."""
+        name, _, role = condition.partition(".")
+        if name == "references" and self.references is not None:
+            return [bool(self.references_of(row, role or None)) for row in range(self.rows)]
+        value = getattr(self, name, None) if name in FIELDS else self.extras.get(condition)
+        if value is None or name in FIELDS:
+            return [value is not None] * self.rows
+        return [each is not None for each in value]
+
+    def references_of(self, row: int, role: str | None) -> list[Tensor]:
+        """The references of a row that have a role, or all of them, in their order."""
+        references = [] if self.references is None else self.references[row]
+        roles = ["reference"] * len(references) if self.roles is None else self.roles[row]
+        return [image for image, its in zip(references, roles, strict=True) if role in (None, its)]
+
+    def part(self, rows: Sequence[int], samples: Sequence[int] | None = None) -> "RewardInputs":
+        """Some rows, in this order, with some samples of each, or with all."""
+        chosen = range(self.group_size) if samples is None else samples
+        places = [row * self.group_size + sample for row in rows for sample in chosen]
+
+        def of(value: Any) -> Any:
+            return (
+                value if value is None else value[list(rows)] if isinstance(value, Tensor) else [value[p] for p in rows]
+            )
+
+        conditions = {name: of(getattr(self, name)) for name in FIELDS}
+        extras = {name: of(values) for name, values in self.extras.items()}
+        return RewardInputs(images=self.images[places], **conditions, extras=extras)
 
     def condition(self, name: str) -> Tensor:
         """A tensor condition, still one a row.
