@@ -15,8 +15,8 @@ Every key that a recipe may have, from the same dataclasses that check it. A key
 SECTIONS = {
     "Policies": ["flux_kontext", "LoraSettings"],
     "Data": ["Data"],
-    "Rewards": ["patch_perceptual", "patch_dreamsim", "masked_pixel"],
-    "Transforms": ["affine", "clip", "logistic"],
+    "Rewards": ["patch_perceptual", "patch_dreamsim", "masked_pixel", "masked_perceptual"],
+    "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [
         "sft",
         "grpo",
@@ -32,7 +32,7 @@ SECTIONS = {
         "DifficultySettings",
         "OldSettings",
     ],
-    "The run": ["Engine", "Evaluation", "Run"],
+    "The run": ["Engine", "Evaluation", "Run", "RewardFailures"],
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rewards.pixel import MaskedPixel as MaskedPixel
     from rewards.similarity import ssim as ssim
     from rewards.types import Failure as Failure
+    from rewards.types import Groups as Groups
     from rewards.types import Reward as Reward
     from rewards.types import RewardError as RewardError
     from rewards.types import RewardInputs as RewardInputs
@@ -39,6 +40,7 @@ _HOME = {
     "MaskedPixel": "pixel",
     "ssim": "similarity",
     "Failure": "types",
+    "Groups": "types",
     "Reward": "types",
     "RewardError": "types",
     "RewardInputs": "types",
@@ -51,6 +53,7 @@ __all__ = [
     "DreamSimMetric",
     "Failure",
     "FeatureCache",
+    "Groups",
     "MaskedPixel",
     "PatchDreamSim",
     "PatchPerceptual",

@@ -1,6 +1,6 @@
 """Compose rewards: measure each, transform it, weigh it, and keep every part visible.
 
-Shapes: B samples.
+Shapes: P rows · G samples of a row · B = P·G.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,28 +9,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.types import Reward, RewardError, RewardInputs, RewardOutput, Scores, check_scores
+from rewards.measuring import measured, raise_failures
+from rewards.transforms import GroupTransform
+from rewards.types import Groups, Reward, RewardInputs, RewardOutput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """A reward in a composition; weight 0 means measured, not optimised."""
+    """A reward in a composition; weight 0 means measured, not optimised.
+
+    Args:
+        transform: what happens to the scores before the weight: a function of each by itself, or of whole groups.
+    """
 
     reward: Reward
     weight: float = 1.0
-    transform: Callable[[Tensor], Tensor] | None = None
+    transform: Callable[[Tensor], Tensor] | GroupTransform | None = None
 
 
 class WeightedRewards:
     """The weighted sum of rewards, each under a label of its own.
 
-        total = Σ_r w_r · transform_r(score_r)
+        total = Σ_r w_r · transform_r(score_r),   over the rewards that apply
 
     Args:
         components: label → component; at least one.
-
-    Raises:
-        RewardError: a reward raised, or gave something that is not one finite number in its range for each image.
 
     >>> from rewards import MaskedPixel
     >>> reward = WeightedRewards({"pixel": Component(reward=MaskedPixel(), weight=2.0)})
@@ -48,35 +51,54 @@ class WeightedRewards:
     def weights(self) -> dict[str, float]:
         return {label: component.weight for label, component in self.components.items()}
 
-    @torch.no_grad()
     def __call__(self, inputs: RewardInputs) -> RewardOutput:
-        breakdown = {
-            label: self._measure(label, component.reward, inputs) for label, component in self.components.items()
+        """Score images.
+
+        Raises:
+            RewardError: a reward raised, or gave something that is not one finite number in its range for an image.
+        """
+        output = self.score(inputs)
+        raise_failures(output)
+        return output
+
+    def score(self, inputs: RewardInputs) -> RewardOutput:
+        """Score images; one that has no score is among the ``failures``."""
+        return self.combine(self.measure(inputs), inputs.groups)
+
+    @torch.no_grad()
+    def measure(self, inputs: RewardInputs) -> dict[str, Scores]:
+        """What each reward makes of the images; these may be a part of those that ``combine`` puts together.
+
+        Raises:
+            RewardError: the rows lack what a reward needs.
+        """
+        return {label: measured(label, component.reward, inputs) for label, component in self.components.items()}
+
+    @torch.no_grad()
+    def combine(self, scores: Mapping[str, Scores], groups: Groups) -> RewardOutput:
+        """Transform and weigh the scores of whole groups."""
+        breakdown = {label: scores[label].values for label in self.components}
+        scaled = {label: _transformed(self.components[label], value, groups) for label, value in breakdown.items()}
+        applicable = {
+            label: torch.ones_like(value, dtype=torch.bool) if (known := scores[label].applicable) is None else known
+            for label, value in breakdown.items()
         }
-        scaled = {}
-        for label, component in self.components.items():
-            scaled[label] = component.transform(breakdown[label]) if component.transform else breakdown[label]
-        total = torch.stack([self.weights[label] * value for label, value in scaled.items()]).sum(dim=0)
-        everywhere = torch.ones(len(inputs.images), dtype=torch.bool, device=total.device)
+        shares = [
+            weight * scaled[label].where(applicable[label], 0.0) if weight else torch.zeros_like(scaled[label])
+            for label, weight in self.weights.items()
+        ]
         return RewardOutput(
-            total=total,
+            total=torch.stack(shares).sum(dim=0),
             breakdown=breakdown,
             scaled=scaled,
             weights=self.weights,
-            applicable=dict.fromkeys(breakdown, everywhere),
+            applicable=applicable,
+            failures={label: dict(scores[label].failures) for label in self.components},
         )
 
-    def _measure(self, label: str, reward: Reward, inputs: RewardInputs) -> Tensor:
-        try:
-            scores = reward(inputs)
-        except RewardError as error:
-            raise RewardError(f"{label}: {error}") from error
-        except Exception as error:
-            raise RewardError(f"{label}: {type(reward).__name__} raised {type(error).__name__}: {error}") from error
-        if isinstance(scores, Scores):
-            if scores.failures:
-                sample, failure = next(iter(scores.failures.items()))
-                raise RewardError(f"{label}: image {sample} has no score ({failure.kind}): {failure.message}")
-            scores = scores.values
-        scores = check_scores(label, scores.detach().float(), len(inputs.images), reward.range)
-        return scores.to(inputs.images.device)  # a reward that computes on the CPU may stand beside others
+
+def _transformed(component: Component, score_B: Tensor, groups: Groups) -> Tensor:
+    transform = component.transform
+    if isinstance(transform, GroupTransform):
+        return transform.of_groups(score_B.reshape(-1, groups.size), groups).flatten()
+    return transform(score_B) if transform else score_B

@@ -107,7 +107,7 @@ class PatchDreamSim:
 
     needs = PatchPerceptual.needs
     uses = PatchPerceptual.uses
-    range = PatchPerceptual.range
+    range = (-1.0, 1.0)
 
     def __init__(
         self,

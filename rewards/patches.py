@@ -7,48 +7,13 @@ patch counts by how much of the mask lies in it, which with one crop-sized patch
 part of its own: DreamSim in the paper (``rewards.dreamsim``), SSIM where no weights are at hand.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.features import FeatureCache
-from rewards.similarity import WINDOW, correlation, ssim
+from rewards.metrics import Metric, Similarity, metric_of, range_of
 from rewards.types import RewardError, RewardInputs
-
-Similarity = Callable[[Tensor, Tensor], Tensor]
-
-
-@runtime_checkable
-class Metric(Protocol):
-    """Compares images by what it makes of each alone; so a target's part is made once, not once a sample."""
-
-    def embed(self, images: Tensor, /) -> Tensor:
-        """``[N, C, h, w]`` → ``[N, …]``."""
-        ...
-
-    def compare(self, embedding: Tensor, target: Tensor, /) -> Tensor:
-        """Two batches of embeddings → ``[N]`` in [−1, 1]; larger is more alike."""
-        ...
-
-
-@dataclass(frozen=True)
-class Pairwise:
-    """A similarity that needs both images at once: nothing can be made of one alone."""
-
-    similarity: Similarity
-
-    def embed(self, images: Tensor) -> Tensor:
-        return images
-
-    def compare(self, embedding: Tensor, target: Tensor) -> Tensor:
-        return self.similarity(embedding, target)
-
-
-METRICS: dict[str, Metric] = {"ssim": Pairwise(ssim), "correlation": Pairwise(correlation)}
 
 
 def image_patches(image: Tensor, patch: int | None, stride: int) -> Tensor:
@@ -73,8 +38,8 @@ class PatchPerceptual:
     Without a mask, and where it is empty, every patch counts the same.
 
     Args:
-        metric: ``ssim``, ``correlation``, a ``Metric``, or any function of two batches ``[N, C, h, w]`` that gives
-            ``[N]`` in [−1, 1].
+        metric: a name of ``rewards.metrics.METRICS``, a ``Metric`` such as ``DreamSimMetric``, or any function of two
+            batches ``[N, C, h, w]`` that gives ``[N]``.
         patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default, so that patches do not overlap.
         keep_targets: rows whose targets' embeddings are kept for the next calls; it pays for metrics with a network.
@@ -91,24 +56,22 @@ class PatchPerceptual:
 
     needs = frozenset({"targets"})
     uses: frozenset[str] = frozenset()  # the mask only weights; a row without one is scored too
-    range = (-1.0, 1.0)
 
     def __init__(
         self,
         *,
-        metric: Literal["ssim", "correlation"] | Metric | Similarity = "ssim",
+        metric: str | Metric | Similarity = "ssim",
         patch: int | None = 16,
         stride: int | None = None,
         keep_targets: int = 0,
     ) -> None:
         self.targets = FeatureCache(units=keep_targets)
-        if isinstance(metric, str):
-            self.metric = METRICS[metric]
-        else:
-            self.metric = metric if isinstance(metric, Metric) else Pairwise(metric)
+        self.metric = metric_of(metric)
+        self.range = range_of(self.metric)
         self.patch, self.stride = patch, stride or patch or 1
-        if metric == "ssim" and patch is not None and patch < WINDOW:
-            raise ValueError(f"patch: SSIM needs at least {WINDOW} pixels, got {patch}")
+        least = getattr(self.metric, "least", 1)
+        if patch is not None and patch < least:
+            raise ValueError(f"patch: {metric} needs at least {least} pixels, got {patch}")
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         targets = inputs.condition("targets")

@@ -10,19 +10,22 @@ from typing import Literal
 
 from torch import Tensor
 
-from rewards.types import RewardError, RewardInputs
+from rewards.masked import side_of
+from rewards.metrics import penalty
+from rewards.types import RewardInputs
 
 
 class MaskedPixel:
     """Negative mean error of the pixels inside (or outside) the mask.
 
-        r = −Σ M·|y − y*|^p / (C·Σ M),   p = 2 (l2) or 1 (l1)
+        r = −Σ M·ρ(y − y*) / (C·Σ M),   ρ(d) = d² (l2), |d| (l1) or √(d² + ε²) − ε (charbonnier, ε = 1e-3)
 
     A row whose mask is empty on the wanted side scores 0, the best, since there is nothing to get wrong.
 
     Args:
-        norm: ``l2`` for the squared error, ``l1`` for the absolute one.
+        norm: ``l2`` for the squared error, ``l1`` for the absolute one, ``charbonnier`` for a smooth absolute one.
         where: ``inside`` the mask, or ``outside`` of it.
+        feather: pixels over which the mask's edge is softened on each side.
 
     Reference: OmniRefiner, arXiv 2511.19990, figure 3 ("masked MSE score").
 
@@ -36,17 +39,17 @@ class MaskedPixel:
     uses: frozenset[str] = frozenset()
     range = (-1.0, 0.0)
 
-    def __init__(self, *, norm: Literal["l1", "l2"] = "l2", where: Literal["inside", "outside"] = "inside") -> None:
-        self.norm, self.where = norm, where
+    def __init__(
+        self,
+        *,
+        norm: Literal["l1", "l2", "charbonnier"] = "l2",
+        where: Literal["inside", "outside"] = "inside",
+        feather: float = 0.0,
+    ) -> None:
+        self.norm, self.where, self.feather = norm, where, feather
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
-        targets, masks = inputs.condition("targets"), inputs.condition("masks")
-        if targets.shape[2:] != inputs.images.shape[2:]:
-            raise RewardError(
-                f"images of {tuple(inputs.images.shape[2:])} pixels against targets of {tuple(targets.shape[2:])}"
-            )
-        weights = inputs.per_sample(masks if self.where == "inside" else 1 - masks)
-        difference = inputs.images - inputs.per_sample(targets)
-        error = difference.square() if self.norm == "l2" else difference.abs()
+        weights = inputs.per_sample(side_of(inputs, self.where, self.feather))
+        error = penalty(inputs.images - inputs.per_sample(inputs.condition("targets")), self.norm)
         counted = error.shape[1] * weights.sum(dim=(1, 2, 3))
         return -(weights * error).sum(dim=(1, 2, 3)) / counted.clamp(min=1e-6)

@@ -36,10 +36,17 @@ REWARDS: dict[str, Entry] = {
     "masked_pixel": Entry(
         settings=settings.MaskedPixelSettings, place="rewards.pixel:MaskedPixel", needs=frozenset({"targets", "masks"})
     ),
+    "masked_perceptual": Entry(
+        settings=settings.MaskedPerceptualSettings,
+        place="rewards.masked:MaskedPerceptual",
+        needs=frozenset({"targets", "masks"}),
+    ),
 }
 
 TRANSFORMS: dict[str, Entry] = {
     "affine": Entry(settings=settings.AffineSettings, place="rewards.transforms:Affine"),
     "clip": Entry(settings=settings.ClipSettings, place="rewards.transforms:Clip"),
     "logistic": Entry(settings=settings.LogisticSettings, place="rewards.transforms:Logistic"),
+    "drs": Entry(settings=settings.DrsSettings, place="rewards.transforms:DiscriminativeScaling"),
+    "rank": Entry(settings=settings.RankSettings, place="rewards.transforms:Rank"),
 }

@@ -8,6 +8,14 @@ from typing import Literal
 DreamSimType = Literal["ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"]
 
 
+MetricName = Literal["ssim", "correlation", "l1", "l2", "charbonnier"]
+
+
+def check_feather(feather: float) -> None:
+    if feather < 0:
+        raise ValueError(f"feather: expected 0 or more pixels, found {feather}")
+
+
 def check_patches(patch: int | None, stride: int | None, least: int, why: str = "") -> None:
     """What every reward that cuts images into patches asks of their geometry."""
     if patch is not None and patch < least:
@@ -22,15 +30,16 @@ def check_patches(patch: int | None, stride: int | None, least: int, why: str = 
 class PatchPerceptualSettings:
     """Similarity to the target, patch by patch."""
 
-    metric: Literal["ssim", "correlation"] = "ssim"
-    """How a patch is compared with the target's: structure and contrast (``ssim``), or structure alone."""
+    metric: MetricName = "ssim"
+    """How a patch is compared with the target's: structure and contrast (``ssim``), structure, or pixel errors."""
     patch: int | None = 16
     """Side of a patch, in pixels; null for the whole image."""
     stride: int | None = None
     """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
 
     def __post_init__(self) -> None:
-        check_patches(self.patch, self.stride, least=7, why=", the window of SSIM")
+        of_ssim = self.metric == "ssim"
+        check_patches(self.patch, self.stride, least=7 if of_ssim else 1, why=", the window of SSIM" if of_ssim else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +79,30 @@ class PatchDreamSimSettings:
 class MaskedPixelSettings:
     """Negative error of the pixels inside or outside the mask."""
 
-    norm: Literal["l1", "l2"] = "l2"
-    """Absolute (``l1``) or squared (``l2``) error."""
+    norm: Literal["l1", "l2", "charbonnier"] = "l2"
+    """Absolute (``l1``), squared (``l2``) or smooth absolute (``charbonnier``) error."""
     where: Literal["inside", "outside"] = "inside"
     """Which side of the mask counts."""
+    feather: float = 0.0
+    """Pixels over which the mask's edge is softened on each side."""
+
+    def __post_init__(self) -> None:
+        check_feather(self.feather)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedPerceptualSettings:
+    """Similarity to the target of what is inside or outside the mask, by any metric of whole images."""
+
+    metric: MetricName = "ssim"
+    """How images are compared: structure and contrast (``ssim``), structure alone, or pixel errors."""
+    where: Literal["inside", "outside"] = "inside"
+    """Which side of the mask counts."""
+    feather: float = 0.0
+    """Pixels over which the mask's edge is softened on each side."""
+
+    def __post_init__(self) -> None:
+        check_feather(self.feather)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,3 +145,26 @@ class LogisticSettings:
     def __post_init__(self) -> None:
         if self.slope <= 0:
             raise ValueError(f"slope: expected a positive number, since larger must stay better, found {self.slope}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrsSettings:
+    """Discriminative reward scaling (DyRef): a logistic curve that is steeper for rows with more references."""
+
+    tau: float = 0.65
+    """The score that becomes one half."""
+    slope: float = 10.0
+    """How sharply scores near ``tau`` are told apart in a row with two references or fewer."""
+    per_reference: float = 3.0
+    """What every further reference of the row adds to the slope."""
+
+    def __post_init__(self) -> None:
+        if self.slope <= 0:
+            raise ValueError(f"slope: expected a positive number, since larger must stay better, found {self.slope}")
+        if self.per_reference < 0:
+            raise ValueError(f"per_reference: expected 0 or more, found {self.per_reference}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSettings:
+    """A sample's place among its siblings: 0 for the worst, 1 for the best."""

@@ -43,6 +43,11 @@ def ssim(image: Tensor, target: Tensor, *, window: int = WINDOW) -> Tensor:
         raise ValueError(
             f"images of {image.shape[2]} × {image.shape[3]} pixels are smaller than the window of {window}"
         )
+    return _similarity_map(image, target, window).mean(dim=(1, 2, 3))
+
+
+def _similarity_map(image: Tensor, target: Tensor, window: int) -> Tensor:
+    """SSIM at each position of the window, ``[N, C, h, w]``."""
 
     def local_mean(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, window, stride=1)
@@ -54,8 +59,7 @@ def ssim(image: Tensor, target: Tensor, *, window: int = WINDOW) -> Tensor:
     covariance = bessel * (local_mean(image * target) - mean_x * mean_y)
     c1, c2 = 0.01**2, 0.03**2
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
-    return similarity.mean(dim=(1, 2, 3))
+    return similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
 
 
 def correlation(image: Tensor, target: Tensor) -> Tensor:

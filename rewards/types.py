@@ -23,18 +23,43 @@ class RewardError(RuntimeError):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one sample has no score: the kind, for counting, and a message, for reading."""
+    """Why one sample has no score: the kind, for counting, a message, for reading, and which sample it is, if known.
+
+    The kinds that a composition finds are ``raised``, ``type``, ``shape``, ``nan``, ``infinite`` and ``range``; a
+    reward that returns ``Scores`` may name others.
+    """
 
     kind: str
     message: str
+    where: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of which some are missing: ``values`` ``[B]``, and for each failed sample its reason."""
+    """Scores of which some may be missing.
+
+    Args:
+        values: ``[B]``; whatever stands where there is none is not looked at.
+        failures: for each failed sample its reason.
+        applicable: boolean ``[B]``, false where the reward has nothing to say; None where it always has.
+    """
 
     values: Tensor
     failures: Mapping[int, Failure] = field(default_factory=dict)
+    applicable: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """What may be known of the rows beside their scores.
+
+    Args:
+        size: G, the samples of each row.
+        references: how many reference images each row has.
+    """
+
+    size: int
+    references: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +121,10 @@ class RewardInputs:
         """How many references each row has."""
         return [0] * self.rows if self.references is None else [len(row) for row in self.references]
 
+    @property
+    def groups(self) -> Groups:
+        return Groups(size=self.group_size, references=tuple(self.reference_counts))
+
     def has(self, condition: str) -> list[bool]:
         """Which rows have a condition: a field, ``references.ROLE`` for one of that role, or a column of extras."""
         name, _, role = condition.partition(".")
@@ -144,15 +173,17 @@ class RewardInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOutput:
-    """Scores of B samples.
+    """Scores of B samples. Where a reward does not apply or has failed there is NaN, and never a number.
 
     Args:
-        total: ``[B]``, the weighted sum of ``scaled``.
+        total: ``[B]``, the weighted sum of ``scaled`` over the rewards that apply; NaN where one of them has failed and
+            its weight is not 0.
         breakdown: for each label its score ``[B]`` as measured, before weight and transform.
         scaled: the same after the transform, still unweighted.
         weights: the weight of each label; 0 means measured, not optimised.
         applicable: for each label ``[B]``, false where the row lacks what the reward would use.
         failures: for each label, the samples without a score.
+        kept: ``[B]``, false for samples that nothing is learnt from, since a reward failed; None where all are kept.
     """
 
     total: Tensor
@@ -161,6 +192,25 @@ class RewardOutput:
     weights: Mapping[str, float]
     applicable: Mapping[str, Tensor] = field(default_factory=dict)
     failures: Mapping[str, Mapping[int, Failure]] = field(default_factory=dict)
+    kept: Tensor | None = None
+
+    def known(self, label: str) -> Tensor:
+        """Where a reward's number counts, ``[B]``: it applies, has not failed, and the sample is kept."""
+        everywhere = torch.ones_like(self.scaled[label], dtype=torch.bool)
+        known = self.applicable.get(label, everywhere) & ~self._marked([label])
+        return known if self.kept is None else known & self.kept
+
+    @property
+    def lost(self) -> Tensor:
+        """The samples whose total is not known, ``[B]``: a reward failed there whose weight is not 0."""
+        return self._marked([label for label, weight in self.weights.items() if weight != 0])
+
+    def _marked(self, labels: Sequence[str]) -> Tensor:
+        marked = torch.zeros_like(self.total, dtype=torch.bool)
+        samples = sorted({sample for label in labels for sample in self.failures.get(label, ())})
+        if samples:
+            marked[samples] = True
+        return marked
 
 
 @runtime_checkable
@@ -169,8 +219,11 @@ class Reward(Protocol):
 
     Attributes:
         needs: conditions that every row must have.
-        uses: conditions that make the reward applicable to a row that has them.
+        uses: conditions without which the reward does not apply to a row; such rows never reach it.
         range: least and greatest possible score.
+
+    A condition is ``targets``, ``drafts``, ``masks``, ``references``, ``references.ROLE`` for one of that role, or the
+    name of a column of extras.
     """
 
     needs: frozenset[str]
@@ -178,23 +231,3 @@ class Reward(Protocol):
     range: tuple[float, float]
 
     def __call__(self, inputs: RewardInputs) -> Tensor | Scores: ...
-
-
-def check_scores(label: str, scores: Tensor, count: int, bounds: tuple[float, float]) -> Tensor:
-    """Refuse scores that are not ``count`` finite numbers inside the reward's own range; a rounding error is let pass.
-
-    Raises:
-        RewardError: with the label, the sample and the value.
-    """
-    if scores.shape != (count,):
-        raise RewardError(f"{label}: expected one score for each of {count} images, got shape {tuple(scores.shape)}")
-    slack = 1e-4 * max(1.0, *(abs(bound) for bound in bounds if abs(bound) != float("inf")), 0.0)
-    low, high = bounds[0] - slack, bounds[1] + slack
-    wrong = ~torch.isfinite(scores) | (scores < low) | (scores > high)
-    if wrong.any():
-        sample = int(wrong.nonzero()[0])
-        value = scores[sample].item()
-        raise RewardError(
-            f"{label}: image {sample} scored {value}, expected a finite number from {bounds[0]} to {bounds[1]}"
-        )
-    return scores

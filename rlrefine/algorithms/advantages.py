@@ -2,13 +2,15 @@
 
 Shapes: P prompts · G samples per prompt (a group) · R rewards.
 
-All sums are taken in float64, where equal rewards of single precision have no spread at all, whatever their size.
+All sums are taken in float64, where equal rewards of single precision have no spread at all, whatever their size; and
+one value after the other, so that a sample which is left out changes no bit of the others' advantages.
 
 Differs from the papers: a group without spread contributes exactly nothing; the released codes divide rounding noise
 by a small constant there. A reward that does not apply to a sample is left out of every mean and spread; DyRef's code
 puts the mean of the others in its place.
 """
 
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -93,9 +95,9 @@ def sum_then_normalize(
     if scale == "none":
         return part_RPG
     if scale == "batch":
-        sum_PG = _weighted([_from_batch_mean(*pair) for pair in known], weight_R).sum(dim=0)
+        sum_PG = ordered_sum(_weighted([_from_batch_mean(*pair) for pair in known], weight_R), 0)
         return _divided(part_RPG, _mean(sum_PG.square(), counts_PG, (0, 1)).sqrt())
-    return _divided(part_RPG, _mean(part_RPG.sum(dim=0).square(), counts_PG, 1).sqrt())
+    return _divided(part_RPG, _mean(ordered_sum(part_RPG, 0).square(), counts_PG, 1).sqrt())
 
 
 def normalize_then_sum(
@@ -117,7 +119,8 @@ def normalize_then_sum(
 
     Returns:
         What each reward adds to the advantages, a ``[R, P, G]``, float64. Summed over the rewards, the whole batch has
-        zero mean and unit spread, or is zero if no group has signal.
+        zero mean and unit spread, or is zero if no group has signal. Samples to which no reward applies are no part
+        of the batch.
 
     Reference: GDPO, arXiv 2601.05242.
 
@@ -129,18 +132,25 @@ def normalize_then_sum(
     part_RPG = _weighted(advantages, weight_R)
     if scale == "none":
         return part_RPG
-    return _divided(part_RPG, part_RPG.sum(dim=0).square().mean().sqrt().reshape(1, 1))  # each group's mean is 0
+    counts_PG = torch.stack([_known(*pair)[1] for pair in pairs]).amax(dim=0)
+    return _divided(part_RPG, _mean(ordered_sum(part_RPG, 0).square(), counts_PG, (0, 1)).sqrt())  # each mean is 0
 
 
 AGGREGATIONS = {"normalize_then_sum": normalize_then_sum, "sum_then_normalize": sum_then_normalize}
 
 
 def difficulty_weights(
-    score_PG: Tensor, gamma: float, *, clip: WeightClip = "normalize_first", limits: tuple[float, float] = (0.5, 5.0)
+    score_PG: Tensor,
+    gamma: float,
+    *,
+    clip: WeightClip = "normalize_first",
+    limits: tuple[float, float] = (0.5, 5.0),
+    bounds: tuple[float, float] = (0.0, 1.0),
+    known_PG: Tensor | None = None,
 ) -> Tensor:
     """Weights for the advantages of whole groups: the worse a group is solved, the more it counts (DAR).
 
-        p_p = mean_g clip(score_pg, 0, 1),   w_p = (1 − p_p + 1e-6)^gamma
+        p_p = mean_g clip((score_pg − low) / (high − low), 0, 1),   w_p = (1 − p_p + 1e-6)^gamma
         w_p ← clip( w_p / mean w, limits )                              normalize_first
         w_p ← clip( clip(w_p, limits) / mean clip(w, limits), limits )  as_released
 
@@ -148,10 +158,14 @@ def difficulty_weights(
     and then all groups weigh exactly the same.
 
     Args:
-        score_PG: how well each sample does, ``[P, G]``, as measured, in [0, 1].
+        score_PG: how well each sample does, ``[P, G]``, as measured.
         gamma: 0 weighs all groups alike.
         clip: which of the two.
         limits: least and greatest weight.
+        bounds: low and high, the scores of a sample that is not solved at all, and of one that is solved; (0, 1) takes
+            them as they are, as the released code does.
+        known_PG: boolean ``[P, G]``, false where there is no score. A group without any weighs 1, and no other group
+            sees it.
 
     Returns:
         Weights ``[P]``.
@@ -163,14 +177,20 @@ def difficulty_weights(
     >>> difficulty_weights(torch.tensor([[0.5], [0.6], [0.7], [0.8]]), gamma=2, clip="as_released")
     tensor([1., 1., 1., 1.])
     """
-    solved_P = score_PG.clamp(0, 1).mean(dim=1)
-    weight_P = (1 - solved_P + 1e-6) ** gamma
+    known_PG = torch.ones_like(score_PG, dtype=torch.bool) if known_PG is None else known_PG
+    solved_PG = ((score_PG - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1).where(known_PG, 0.0)
+    solved_P1 = _mean(solved_PG, known_PG.to(score_PG.dtype), 1)
+    weight_P1 = (1 - solved_P1 + 1e-6) ** gamma
     if clip == "as_released":
-        weight_P = weight_P.clamp(*limits)
-    return (weight_P / weight_P.mean()).clamp(*limits)
+        weight_P1 = weight_P1.clamp(*limits)
+    any_P1 = known_PG.any(dim=1, keepdim=True)
+    mean = _mean(weight_P1, any_P1.to(score_PG.dtype), (0, 1))
+    return (weight_P1 / mean).clamp(*limits).where(any_P1, 1.0)[:, 0]
 
 
-def solved_groups(reward_PG: Tensor, *, mean_above: float, spread_below: float) -> Tensor:
+def solved_groups(
+    reward_PG: Tensor, *, mean_above: float, spread_below: float, known_PG: Tensor | None = None
+) -> Tensor:
     """Groups that are good already and differ by little more than noise, which normalisation would blow up.
 
         dropped_p  ⇔  mean_g r > mean_above  and  std_g r < spread_below
@@ -178,6 +198,7 @@ def solved_groups(reward_PG: Tensor, *, mean_above: float, spread_below: float) 
     Args:
         reward_PG: total rewards ``[P, G]``.
         mean_above, spread_below: in the reward's unit.
+        known_PG: boolean ``[P, G]``, false for samples without a reward; these take no part.
 
     Returns:
         Boolean ``[P]``: the groups to leave out.
@@ -187,7 +208,10 @@ def solved_groups(reward_PG: Tensor, *, mean_above: float, spread_below: float) 
     >>> solved_groups(torch.tensor([[0.95, 0.96], [0.1, 0.11], [0.9, 1.0]]), mean_above=0.9, spread_below=0.02)
     tensor([ True, False, False])
     """
-    return (reward_PG.mean(dim=1) > mean_above) & (reward_PG.std(dim=1, correction=0) < spread_below)
+    value_PG, counts_PG = _known(reward_PG, known_PG)
+    mean_P1 = _mean(value_PG, counts_PG, 1)
+    spread_P1 = _mean((value_PG - mean_P1).square(), counts_PG, 1).sqrt()
+    return ((mean_P1 > mean_above) & (spread_P1 < spread_below) & (counts_PG.amax(dim=1, keepdim=True) > 0))[:, 0]
 
 
 def reward_shares(part_RPG: Tensor) -> Tensor:
@@ -200,7 +224,7 @@ def reward_shares(part_RPG: Tensor) -> Tensor:
     >>> reward_shares(torch.tensor([[[1.0, -1.0]], [[-0.5, 0.5]]]))          # 1·½ against −½·½, of ½²
     tensor([ 2., -1.])
     """
-    advantage_PG = part_RPG.sum(dim=0)
+    advantage_PG = ordered_sum(part_RPG, 0)
     whole = advantage_PG.square().sum()
     shares_R = (part_RPG * advantage_PG).sum(dim=(1, 2)) / whole
     return torch.where(whole > 0, shares_R, torch.zeros_like(shares_R))
@@ -223,8 +247,23 @@ def _pairs(reward_RPG: Tensor, applicable_RPG: Tensor | None) -> list[tuple[Tens
     return list(zip(reward_RPG, applicable, strict=True))
 
 
+def ordered_sum(values: Tensor, dim: int) -> Tensor:
+    """The sum along an axis, one slice after the other, so that zeros in between change no bit of it.
+
+    A sum in blocks depends on how many values there are, also where some of them are zero.
+
+    >>> ordered_sum(torch.tensor([[1.0, 0.0, 2.0]]), dim=1)
+    tensor([3.])
+    """
+    return reduce(torch.add, values.unbind(dim))
+
+
 def _mean(value_PG: Tensor, counts_PG: Tensor, dim: int | tuple[int, int]) -> Tensor:
-    return (value_PG * counts_PG).sum(dim, keepdim=True) / counts_PG.sum(dim, keepdim=True).clamp_min(1)
+    """The mean of what counts, of each group (1) or of the whole batch (0, 1), with the axes kept."""
+    total_P1, count_P1 = (ordered_sum(each, 1)[:, None] for each in (value_PG * counts_PG, counts_PG))
+    if dim == 1:
+        return total_P1 / count_P1.clamp_min(1)
+    return ordered_sum(total_P1, 0)[None] / ordered_sum(count_P1, 0)[None].clamp_min(1)
 
 
 def _centred(known_PG: Tensor, counts_PG: Tensor, eps: float) -> Tensor:

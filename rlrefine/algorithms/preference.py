@@ -17,7 +17,9 @@ from torch.nn import functional
 Comparison = Literal["ranking", "best_worst"]
 
 
-def preferences(score_PG: Tensor, compare: Comparison = "ranking", *, eps: float = 1e-6) -> Tensor:
+def preferences(
+    score_PG: Tensor, compare: Comparison = "ranking", *, kept_PG: Tensor | None = None, eps: float = 1e-6
+) -> Tensor:
     """Which samples of a group are compared, and which of the two is preferred.
 
         ranking:     i over j  ⇔  s_i > s_j + eps                    all G samples are ranked
@@ -26,6 +28,8 @@ def preferences(score_PG: Tensor, compare: Comparison = "ranking", *, eps: float
     Args:
         score_PG: scores ``[P, G]``, larger is better; finite.
         compare: all samples, or the two ends; of equals at an end the first one stands for it.
+        kept_PG: boolean ``[P, G]``; a sample that is not kept is compared with none, and what its score is does not
+            matter. None keeps all.
         eps: scores that differ by no more are equal, and equals are not compared.
 
     Returns:
@@ -43,16 +47,20 @@ def preferences(score_PG: Tensor, compare: Comparison = "ranking", *, eps: float
     """
     if score_PG.ndim != 2:
         raise ValueError(f"scores must be [prompts, group], got shape {tuple(score_PG.shape)}")
-    if not torch.isfinite(score_PG).all():
+    kept_PG = torch.ones_like(score_PG, dtype=torch.bool) if kept_PG is None else kept_PG
+    if not (torch.isfinite(score_PG) | ~kept_PG).all():
         raise ValueError("scores must be finite: a failed reward is dropped before this point, never ranked")
     preferred_PGG = score_PG[:, :, None] > score_PG[:, None, :] + eps
+    preferred_PGG = preferred_PGG & kept_PG[:, :, None] & kept_PG[:, None, :]
     match compare:
         case "ranking":
             return preferred_PGG
         case "best_worst":
             group_size = score_PG.shape[1]
-            best_PG = functional.one_hot(score_PG.argmax(dim=1), group_size).bool()
-            worst_PG = functional.one_hot(score_PG.argmin(dim=1), group_size).bool()
+            best_P = score_PG.where(kept_PG, -torch.inf).argmax(dim=1)
+            worst_P = score_PG.where(kept_PG, torch.inf).argmin(dim=1)
+            best_PG = functional.one_hot(best_P, group_size).bool()
+            worst_PG = functional.one_hot(worst_P, group_size).bool()
             return preferred_PGG & best_PG[:, :, None] & worst_PG[:, None, :]
     raise ValueError(f"unknown comparison {compare!r}: expected ranking or best_worst")
 
@@ -166,14 +174,15 @@ def undecided_groups(preferred_PGG: Tensor) -> Tensor:
     return (~preferred_PGG.flatten(1).any(dim=1)).sum()
 
 
-def tied_pairs(score_PG: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """How many pairs of siblings have equal scores, and so are not compared.
+def tied_pairs(score_PG: Tensor, *, kept_PG: Tensor | None = None, eps: float = 1e-6) -> Tensor:
+    """How many pairs of siblings that are kept have equal scores, and so are not compared.
 
     >>> tied_pairs(torch.tensor([[1.0, 1.0, 1.0, 2.0]]))
     tensor(3)
     """
-    groups, group_size = score_PG.shape
-    return groups * group_size * (group_size - 1) // 2 - preferences(score_PG, eps=eps).sum()
+    kept_PG = torch.ones_like(score_PG, dtype=torch.bool) if kept_PG is None else kept_PG
+    siblings_P = kept_PG.sum(dim=1)
+    return (siblings_P * (siblings_P - 1) // 2).sum() - preferences(score_PG, kept_PG=kept_PG, eps=eps).sum()
 
 
 def error_change(prediction: Tensor, ref_prediction: Tensor, target: Tensor) -> Tensor:

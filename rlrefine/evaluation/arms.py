@@ -4,7 +4,8 @@ Shapes: P rows of a batch · C H W image.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isnan
 
 import torch
 from torch import Tensor
@@ -13,13 +14,13 @@ from policies.base import Policy
 from policies.rollout import rollout
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
-from rewards import WeightedRewards
+from rewards import RewardError, RewardOutput, WeightedRewards
 from rlrefine import draws
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
 from rlrefine.errors import DataError
 from rlrefine.evaluation.metrics import row_metrics
-from rlrefine.recipe.schema import Evaluation
+from rlrefine.recipe.schema import Evaluation, RewardFailures
 from rlrefine.training.engine import Engine
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import reward_inputs
@@ -36,6 +37,7 @@ class Evaluator:
         roles: which images the policy is shown.
         engine: whose processes share the rows; every process gets the whole table.
         pictures: of how many rows the results are kept.
+        failures: what happens when a reward fails; where samples may be dropped, the row has no value of it (NaN).
     """
 
     rows: Rows
@@ -46,6 +48,7 @@ class Evaluator:
     engine: Engine
     report: Reporter
     pictures: int = 0
+    failures: RewardFailures = field(default_factory=RewardFailures)
 
     def __post_init__(self) -> None:
         if self.count > len(self.rows):
@@ -77,6 +80,7 @@ class Evaluator:
         """Measure this process's share of the rows, and put all shares together."""
         table: Table = {}
         kept: list[Tensor] = []
+        failed: list[str] = []
         each = -(-self.count // self.engine.processes)  # a last row may be made again, so that all do as much
         start = self.engine.process * each
         for first in range(start, start + each, self.settings.batch):
@@ -88,14 +92,28 @@ class Evaluator:
                 raise DataError(f"data: evaluation needs a target in every row of {self.rows.folder}")
             images = edit(batch, rows).float().to(self.engine.device)  # where a reward's own network is fast, too
             inputs = reward_inputs(batch, images)
-            scores = self.rewards(inputs) if self.rewards else None
+            scores = self.rewards.score(inputs) if self.rewards else None
+            failed += self._failed(scores, batch)
             for name, values in row_metrics(images, inputs.condition("targets"), inputs.masks, scores).items():
                 table.setdefault(name, []).extend(values.cpu().tolist())
             kept += list(images[: max(0, self.pictures - first)].cpu())
         self.report.phase("evaluation", each, each)
-        return self._together(table, kept)
+        return self._together(table, kept, failed)
 
-    def _together(self, table: Table, kept: list[Tensor]) -> tuple[Table, list[Tensor]]:
+    def _failed(self, scores: RewardOutput | None, batch: Batch) -> list[str]:
+        """What may not have failed and has, in words."""
+        if scores is None or self.failures.then != "raise":
+            return []
+        return [
+            f"rewards.{label}: row {batch.examples[row].id} has no score ({failure.kind}): {failure.message}"
+            for label, found in scores.failures.items()
+            for row, failure in found.items()
+        ]
+
+    def _together(self, table: Table, kept: list[Tensor], failed: list[str]) -> tuple[Table, list[Tensor]]:
+        for theirs in self.engine.gather_objects(failed):  # so that all processes end here
+            if theirs:
+                raise RewardError(theirs[0])
         shares = self.engine.gather_objects((table, kept))
         whole = {name: [value for share, _ in shares for value in share[name]][: self.count] for name in table}
         return whole, [image for _, images in shares for image in images][: min(self.pictures, self.count)]
@@ -123,5 +141,6 @@ def edit(policy: Policy, batch: Batch, noise: Tensor, roles: Sequence[str], sett
 
 
 def means(table: Table) -> dict[str, float]:
-    """The mean of each measure over the rows."""
-    return {name: sum(values) / len(values) for name, values in table.items()}
+    """The mean of each measure over the rows that have it; none of a measure that no row has."""
+    known = {name: [value for value in values if not isnan(value)] for name, values in table.items()}
+    return {name: sum(values) / len(values) for name, values in known.items() if values}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 from torch import Tensor
@@ -75,6 +76,7 @@ class HeldOut:
             engine=self.engine,
             report=self.report,
             pictures=PICTURES,
+            failures=self.recipe.run.reward_failures,
         )
         if arm == DRAFT:
             return evaluator.drafts()
@@ -92,6 +94,7 @@ class HeldOut:
 
 
 def _write(partial: Path, table: Table, pictures: list[Tensor]) -> None:
-    (partial / "table.json").write_text(json.dumps(table) + "\n")
+    plain = {name: [None if isnan(value) else value for value in values] for name, values in table.items()}
+    (partial / "table.json").write_text(json.dumps(plain) + "\n")
     for index, picture in enumerate(pictures):
         to_image(picture).save(partial / f"{index:03d}.png")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlrefine.errors import DataError
-from rlrefine.evaluation.statistics import Interval, crossed_interval, row_interval
+from rlrefine.evaluation.statistics import Interval, complete, crossed_interval, row_interval
 
 Table = Mapping[str, Sequence[float]]
 
@@ -23,15 +23,15 @@ def summarize(tables: Mapping[str, Table]) -> dict[str, Any]:
         ``arms``: arm → measure → interval; ``paired``: ``later-earlier`` → measure → interval of the difference.
     """
     arms = {
-        arm: {name: row_interval(np.array(values)).to_dict() for name, values in table.items()}
+        arm: {name: row_interval(np.array(values)).to_dict() for name, values in table.items() if _any(values)}
         for arm, table in tables.items()
     }
     paired = {}
     for later, earlier in _pairs(list(tables)):
         shared = [name for name in tables[later] if name in tables[earlier]]
+        differences = {name: np.array(tables[later][name]) - np.array(tables[earlier][name]) for name in shared}
         paired[f"{later}-{earlier}"] = {
-            name: row_interval(np.array(tables[later][name]) - np.array(tables[earlier][name])).to_dict()
-            for name in shared
+            name: row_interval(values).to_dict() for name, values in differences.items() if _any(values)
         }
     return {"arms": arms, "paired": paired}
 
@@ -47,18 +47,28 @@ def pool(runs: Sequence[Mapping[str, Table]]) -> dict[str, Any]:
     if any(list(tables) != names for tables in runs) or len(lengths) != 1:
         raise DataError("runs can be pooled only if they have the same arms over the same rows")
 
-    def interval(arm: str, name: str, minus: str | None = None) -> dict[str, float | int]:
+    def values(arm: str, name: str, minus: str | None = None) -> np.ndarray:
         columns = [np.array(run[arm][name]) - (np.array(run[minus][name]) if minus else 0) for run in runs]
-        return crossed_interval(np.stack(columns, axis=1)).to_dict()
+        return np.stack(columns, axis=1)
 
-    arms = {arm: {name: interval(arm, name) for name in runs[0][arm]} for arm in names}
+    def interval(arm: str, name: str, minus: str | None = None) -> dict[str, float | int]:
+        return crossed_interval(values(arm, name, minus)).to_dict()
+
+    arms = {arm: {name: interval(arm, name) for name in runs[0][arm] if _any(values(arm, name))} for arm in names}
     paired = {
         f"{later}-{earlier}": {
-            name: interval(later, name, earlier) for name in runs[0][later] if name in runs[0][earlier]
+            name: interval(later, name, earlier)
+            for name in runs[0][later]
+            if name in runs[0][earlier] and _any(values(later, name, earlier))
         }
         for later, earlier in _pairs(names)
     }
     return {"seeds": len(runs), "arms": arms, "paired": paired}
+
+
+def _any(values: Sequence[float] | np.ndarray) -> bool:
+    """Whether any row has a value."""
+    return bool(len(complete(np.asarray(values, dtype=np.float64))))
 
 
 def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
@@ -70,8 +80,9 @@ def interval_of(entry: Mapping[str, Any]) -> Interval:
 
 
 def read_table(folder: Path) -> dict[str, list[float]]:
-    """The row values of one arm."""
-    return json.loads((folder / "table.json").read_text())
+    """The row values of one arm; NaN where a row has none."""
+    plain = json.loads((folder / "table.json").read_text())
+    return {name: [float("nan") if value is None else value for value in values] for name, values in plain.items()}
 
 
 def read_run(root: Path) -> dict[str, dict[str, list[float]]]:

@@ -179,6 +179,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RewardFailures:
+    """What happens to samples for which a reward fails: it raises, or gives no finite number in its range."""
+
+    then: Literal["raise", "drop_sample", "drop_group"] = "raise"
+    """End the run (``raise``), or learn from the others: without the sample, or without all samples of its row."""
+    limit: float = 0.2
+    """When a larger share of the samples of ``window`` steps has failed, the run ends all the same."""
+    window: int = 5
+    """Steps over which failures are counted."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= 1:
+            raise ValueError(f"limit: expected a share from 0 to 1, found {self.limit}")
+        if self.window < 1:
+            raise ValueError(f"window: expected at least 1 step, found {self.window}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One execution of the recipe."""
 
@@ -194,6 +212,8 @@ class Run:
     """Checkpoints of a stage that are kept."""
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
     """Where metrics go besides metrics.jsonl."""
+    reward_failures: RewardFailures = field(default_factory=RewardFailures)
+    """What happens when a reward fails."""
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "keep"):

@@ -7,7 +7,7 @@ image.
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -103,7 +103,10 @@ class Experience:
         encoder: for what an objective needs of them beyond that.
         chunks: how the step is cut; ``trajectories`` has one entry for each.
         credit: what each sample deserves, ``[P, G]``; none without rewards.
-        samples_in_step: B over all processes, the denominator of every loss.
+        kept: which samples are learnt from, ``[P, G]``; none where all are. The others go through the network too,
+            since every process makes the same calls, and weigh 0.
+        samples_in_step: samples that are kept over all processes, the denominator of every loss.
+        groups_in_step: groups of which any sample is kept, over all processes.
         same_form: whether the rollout went through the network as its replay does, and so in the same bits: in the
             same chunks, and with adapters of their own.
     """
@@ -115,8 +118,30 @@ class Experience:
     chunks: tuple[Chunk, ...]
     trajectories: tuple[Trajectory, ...] = ()
     credit: Tensor | None = None
+    kept: Tensor | None = None
     samples_in_step: int
+    groups_in_step: int = 0
     same_form: bool = True
+
+    def keeping(self, kept_PG: Tensor, share: slice) -> "Experience":
+        """The same, learning from some samples only.
+
+        Args:
+            kept_PG: which of all processes' samples.
+            share: this process's rows among them.
+        """
+        return replace(
+            self,
+            kept=kept_PG[share],
+            samples_in_step=max(1, int(kept_PG.sum())),
+            groups_in_step=max(1, int(kept_PG.any(dim=1).sum())),
+        )
+
+    def weight(self, chunk: Chunk) -> Tensor:
+        """How much each sample of a chunk counts, ``[B]``: 1, or 0 where it is not kept."""
+        assert self.credit is not None
+        kept = torch.ones_like(self.credit) if self.kept is None else self.kept.to(self.credit)
+        return kept[chunk.rows, chunk.samples].flatten()
 
 
 def regrouped(trajectories: Sequence[Trajectory], chunks: Sequence[Chunk], group_size: int) -> tuple[Trajectory, ...]:

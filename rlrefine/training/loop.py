@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.trajectory import Trajectory
-from rewards import WeightedRewards
+from rewards import RewardOutput, WeightedRewards
 from rlrefine.algorithms.diagnostics import diversity
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
@@ -21,6 +21,7 @@ from rlrefine.training.backends import Prepared
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
+from rlrefine.training.failures import FailureWatch
 from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
 from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import Reporter
@@ -58,6 +59,7 @@ class Trainer:
     maxima: dict[str, float] = field(default_factory=dict)
     """and the largest that it met."""
     watch: Stopwatch = field(default_factory=Stopwatch)
+    failures: FailureWatch = field(default_factory=FailureWatch)
 
     def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
@@ -105,18 +107,27 @@ class Trainer:
         same = rollout_chunks == chunks
         kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         with self.watch.phase("reward"):
-            credit = self.credit(self.objective, batch, images)[share]
-        return replace(experience, trajectories=kept, credit=credit, same_form=same and not plan.merge_adapters)
+            scores = self.score(group_size, batch, images)
+            credit, measured = self.objective.credit(scores)
+        self.metrics |= measured
+        experience = replace(
+            experience, trajectories=kept, credit=credit[share], same_form=same and not plan.merge_adapters
+        )
+        return experience if scores.kept is None else experience.keeping(scores.kept.reshape(credit.shape), share)
 
-    def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> Tensor:
-        """Score this process's samples, and compare those of all processes: ``[P, G]`` of the whole step."""
+    def score(self, group_size: int, batch: Batch, images: Tensor) -> RewardOutput:
+        """Score this process's samples; the scores of all processes, with what is kept of them.
+
+        Raises:
+            RewardError: a reward failed, in any process; all of them raise it.
+        """
         self.report.phase("reward", 0, 1)
         assert self.rewards is not None, "validated: an objective with a rollout has rewards"
-        chunks = chunks_of(len(batch), objective.group_size, self.stage.reward_batch)
-        scores = gathered(score_in_parts(self.rewards, batch, images, chunks), self.engine.gather)
-        credit, measured = objective.credit(scores)
-        self.metrics |= measured
-        return credit
+        chunks = chunks_of(len(batch), group_size, self.stage.reward_batch)
+        scores = gathered(score_in_parts(self.rewards, batch, images, chunks), self.engine)
+        scores = self.failures.settled(scores, group_size)
+        self.metrics |= self.failures.metrics(scores)
+        return scores
 
     def learn(self, experience: Experience, update: int) -> None:
         """Forward and backward, part by part; all processes make the same number of calls."""

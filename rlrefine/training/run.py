@@ -60,8 +60,11 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
         UsageError: there is no run in the folder, or a change is of something else.
     """
     for change in changes:
-        if not change.startswith("engine.") or change.startswith("engine.precision"):
-            raise UsageError(f"{change}: a run keeps its recipe; only engine.… can change, without engine.precision")
+        if not change.startswith(("engine.", "run.reward_failures.")) or change.startswith("engine.precision"):
+            raise UsageError(
+                f"{change}: a run keeps its recipe; only engine.…, without engine.precision, and run.reward_failures.… "
+                "can change"
+            )
     folder = RunFolder.of_run(root)
     recipe = load_recipe(folder.resolved, changes)
     _check_stage(recipe, only_stage)

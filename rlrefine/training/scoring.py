@@ -1,16 +1,17 @@
 """Build the rewards of a recipe, and score what a step made."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from rewards import Component, RewardError, RewardInputs, RewardOutput, WeightedRewards
+from rewards import Component, Failure, Groups, RewardError, RewardInputs, RewardOutput, WeightedRewards
+from rewards.measuring import joined
 from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.data.records import Batch
 from rlrefine.recipe.schema import RewardPart
+from rlrefine.training.engine import Engine
 from rlrefine.training.experience import Chunk
 
 
@@ -53,38 +54,46 @@ def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
 
 
 def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunks: Sequence[Chunk]) -> RewardOutput:
-    """Score the images ``[P·G, …]`` of a batch, chunk by chunk; a score never depends on the images beside it."""
-    group_size, outputs = len(images) // len(batch), []
+    """Score the images ``[P·G, …]`` of a batch, chunk by chunk; a score never depends on the images beside it.
+
+    Transforms see whole groups, however these were cut. What failed is among the output's ``failures``.
+    """
+    group_size, parts = len(images) // len(batch), []
     for chunk in chunks:
         first = chunk.rows.start * group_size + chunk.samples.start
         count = (chunk.rows.stop - chunk.rows.start) * chunk.group_size
-        outputs.append(rewards(reward_inputs(batch[chunk.rows], images[first : first + count])))
-    return _joined(outputs)
+        parts.append(rewards.measure(reward_inputs(batch[chunk.rows], images[first : first + count])))
+    groups = Groups(size=group_size, references=tuple(len(example.references) for example in batch.examples))
+    whole = {label: joined([part[label] for part in parts]) for label in rewards.components}
+    return _with_places(rewards.combine(whole, groups), batch, group_size)
 
 
-def _joined(outputs: Sequence[RewardOutput]) -> RewardOutput:
-    if len(outputs) == 1:
-        return outputs[0]
+def _with_places(output: RewardOutput, batch: Batch, group_size: int) -> RewardOutput:
+    """Say of each failure in which row of the data it is."""
 
-    def along(name: str) -> dict[str, Tensor]:
-        return {label: torch.cat([getattr(output, name)[label] for output in outputs]) for label in outputs[0].weights}
+    def placed(sample: int, failure: Failure) -> Failure:
+        row = batch.examples[sample // group_size].id
+        return replace(failure, where=f"sample {sample % group_size} of row {row}")
 
+    failures = {
+        label: {sample: placed(sample, failure) for sample, failure in found.items()}
+        for label, found in output.failures.items()
+    }
+    return replace(output, failures=failures)
+
+
+def gathered(output: RewardOutput, engine: Engine) -> RewardOutput:
+    """The scores of all processes, in the order of the rows, and what failed in any of them."""
+    failures: dict[str, dict[int, Failure]] = {label: {} for label in output.weights}
+    for process, theirs in enumerate(engine.gather_objects(output.failures)):
+        for label, found in theirs.items():
+            before = process * len(output.total)  # all have as many
+            failures[label] |= {before + sample: failure for sample, failure in found.items()}
     return RewardOutput(
-        total=torch.cat([output.total for output in outputs]),
-        breakdown=along("breakdown"),
-        scaled=along("scaled"),
-        weights=outputs[0].weights,
-        applicable=along("applicable"),
-    )
-
-
-def gathered(output: RewardOutput, gather: Any) -> RewardOutput:
-    """The scores of all processes, in the order of the rows."""
-    return RewardOutput(
-        total=gather(output.total),
-        breakdown={label: gather(value) for label, value in output.breakdown.items()},
-        scaled={label: gather(value) for label, value in output.scaled.items()},
+        total=engine.gather(output.total),
+        breakdown={label: engine.gather(value) for label, value in output.breakdown.items()},
+        scaled={label: engine.gather(value) for label, value in output.scaled.items()},
         weights=output.weights,
-        applicable={label: gather(value) for label, value in output.applicable.items()},
-        failures=output.failures,
+        applicable={label: engine.gather(value) for label, value in output.applicable.items()},
+        failures=failures,
     )

@@ -180,7 +180,9 @@ class DifficultySettings:
     """Weigh groups by how badly they are solved (DAR)."""
 
     reward: str
-    """Label of the reward, from 0 to 1, that tells how well a sample does; as measured, before its transform."""
+    """Label of the reward that tells how well a sample does; as measured, before its transform."""
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Its scores for a sample that is not solved at all, and for one that is."""
     gamma: float = 2.0
     """A group of mean score p weighs (1 − p) to this power; 0 weighs all alike."""
     clip: Literal["normalize_first", "as_released"] = "normalize_first"
@@ -190,6 +192,8 @@ class DifficultySettings:
 
     def __post_init__(self) -> None:
         check_not_negative(self, "gamma")
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds: expected the lower score first, found {list(self.bounds)}")
         if not 0 < self.limits[0] <= 1 <= self.limits[1]:
             raise ValueError(f"limits: expected two positive numbers around 1, found {list(self.limits)}")
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -35,6 +35,7 @@ from rlrefine.training.checkpoint import (
 from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
+from rlrefine.training.failures import FailureWatch, UnscoredError
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import base_fingerprint, load_policy, load_weights, publish_weights, read_record
 from rlrefine.training.loop import Trainer
@@ -190,7 +191,9 @@ class StageRun:
         self.report.stage(self.label, done.step, steps)
         if done.step == 0:
             self._record(trackers, 0, self._validate(policy, trackers, 0))
-        for step, measured in trainer.train(done.step):
+        training = trainer.train(done.step)
+        while (complete := self._next(training, policy, prepared, done)) is not None:
+            step, measured = complete
             done = replace(
                 done,
                 step=step,
@@ -204,6 +207,17 @@ class StageRun:
             if last or step % self.recipe.run.checkpoint_every == 0:
                 self._save(policy, prepared, done)
         trackers.close()
+
+    def _next(
+        self, training: Iterator[tuple[int, Mapping[str, float]]], policy: Policy, prepared: Prepared, done: Progress
+    ) -> tuple[int, Mapping[str, float]] | None:
+        """One more step; when samples have no score, in all processes at once, what was learnt before it is saved."""
+        try:
+            return next(training, None)
+        except UnscoredError:
+            if done.step % self.recipe.run.checkpoint_every:
+                self._save(policy, prepared, done)
+            raise
 
     def _trainer(self, policy: Policy, prepared: Prepared, offset: int, steps: int) -> Trainer:
         entry = OBJECTIVES[self.part.objective]
@@ -227,6 +241,7 @@ class StageRun:
             offset=offset,
             steps=steps,
             report=self.report,
+            failures=FailureWatch(self.recipe.run.reward_failures),
         )
 
     def _save(self, policy: Policy, prepared: Prepared, done: Progress) -> None:
@@ -280,6 +295,7 @@ class StageRun:
             engine=self.engine,
             report=self.report,
             pictures=SAMPLE_PICTURES,
+            failures=self.recipe.run.reward_failures,
         )
         table, images = evaluator.policy(policy)
         if self.engine.is_main:

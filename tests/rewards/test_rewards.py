@@ -1,7 +1,9 @@
+import math
+
 import pytest
 import torch
 
-from rewards import Component, MaskedPixel, PatchPerceptual, RewardError, RewardInputs, WeightedRewards
+from rewards import Component, Groups, MaskedPixel, PatchPerceptual, RewardError, RewardInputs, WeightedRewards
 from rewards.patches import image_patches
 from rewards.registry import REWARDS, TRANSFORMS
 from rewards.testing import check_reward
@@ -150,8 +152,8 @@ def test_scores_are_where_the_images_are():
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (torch.tensor([0.5, float("nan")]), "bad: image 1 scored nan"),
-        (torch.tensor([float("inf"), 0.5]), "bad: image 0 scored inf"),
+        (torch.tensor([0.5, float("nan")]), "bad: image 1 has no score .nan.: scored nan"),
+        (torch.tensor([float("inf"), 0.5]), "bad: image 0 has no score .infinite.: scored inf"),
         (torch.tensor([0.5, 1.5]), "from 0.0 to 1.0"),
         (torch.tensor([[0.5], [0.5]]), r"got shape \(2, 1\)"),
         (RuntimeError("no weights"), "Constant raised RuntimeError: no weights"),
@@ -165,8 +167,43 @@ def test_a_failed_reward_is_an_error_and_never_a_number(scores, message):
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_transforms_never_change_the_order(name):
-    score_B = torch.linspace(-1, 2, 50)
-    assert (TRANSFORMS[name].build({})(score_B).diff() >= 0).all()
+    component = Component(reward=Constant(None), transform=TRANSFORMS[name].build({}))
+    scores = {"r": Scores(values=torch.linspace(-1, 2, 50))}
+    values_B = WeightedRewards({"r": component}).combine(scores, Groups(size=50, references=(3,))).scaled["r"]
+    assert (values_B.diff() >= 0).all()
+    assert values_B[-1] > values_B[0]
+
+
+def scaled(transform, values, size, references):
+    component = Component(reward=Constant(None), transform=transform)
+    scores = {"r": Scores(values=torch.tensor(values))}
+    return WeightedRewards({"r": component}).combine(scores, Groups(size=size, references=references)).scaled["r"]
+
+
+def test_drs_is_steeper_for_rows_with_more_references():
+    found = scaled(TRANSFORMS["drs"].build({}), [0.5, 0.8, 0.5, 0.8, 0.5, 0.8], 2, (1, 2, 6))
+    # k = 10 for two references or fewer: 1/(1 + e^±1.5); 10 + 3·4 = 22 for six: 1/(1 + e^±3.3)
+    low, steep = 1 / (1 + math.exp(1.5)), 1 / (1 + math.exp(3.3))
+    torch.testing.assert_close(found, torch.tensor([low, 1 - low, low, 1 - low, steep, 1 - steep]))
+    plain = TRANSFORMS["drs"].build({"per_reference": 0.0})
+    logistic = TRANSFORMS["logistic"].build({})
+    values = torch.rand(6).tolist()
+    assert torch.equal(scaled(plain, values, 2, (1, 2, 6)), scaled(logistic, values, 2, (1, 2, 6)))
+
+
+def test_ranks_are_those_of_siblings_that_have_a_score():
+    nan = float("nan")
+    found = scaled(
+        TRANSFORMS["rank"].build({}), [0.3, nan, 0.1, 0.2, 7.0, 7.0, nan, 7.0, nan, nan, nan, 5.0], 4, (0, 0, 0)
+    )
+    expected = [1.0, nan, 0.0, 0.5, 0.5, 0.5, nan, 0.5, nan, nan, nan, 0.5]
+    torch.testing.assert_close(found, torch.tensor(expected), equal_nan=True)
+
+
+def test_ranks_forget_by_how_much():
+    assert torch.equal(
+        *(scaled(TRANSFORMS["rank"].build({}), values, 3, (0,)) for values in ([1.0, 2.0, 3.0], [0, 9.0, 9.1]))
+    )
 
 
 def test_logistic_is_half_at_its_centre_and_steepest_there():

@@ -44,6 +44,7 @@ class Grpo:
             conditioning = experience.conditioning[chunk.rows]
             assert experience.credit is not None
             advantage_B = experience.credit[chunk.rows, chunk.samples].flatten()
+            weight_B = experience.weight(chunk)
             for index in range(len(trajectory.plan.stochastic)):
                 velocity, mean = self._kept_near(policy, conditioning, trajectory, index)
                 scored, log_prob_B = replay(policy, conditioning, trajectory, index)
@@ -57,7 +58,7 @@ class Grpo:
                 )
                 divergence_B = self._divergence(scored, velocity, mean)
                 share = 1 / (experience.samples_in_step * len(trajectory.plan.stochastic))
-                loss = share * (policy_loss_B + self.settings.kl.coef * divergence_B).sum()
+                loss = share * (weight_B * (policy_loss_B + self.settings.kl.coef * divergence_B)).sum()
                 shares = {
                     "policy_loss": policy_loss_B,
                     "kl": divergence_B,
@@ -65,7 +66,7 @@ class Grpo:
                 }
                 if not experience.same_form:
                     shares["old_log_prob_replaced"] = torch.full_like(log_ratio_B, float(settled))
-                yield self._measured(loss, shares, used_B.detach(), advantage_B, share)
+                yield self._measured(loss, shares, used_B.detach(), advantage_B, weight_B, share)
 
     def _tolerance(self, experience: Experience) -> float:
         """How far the first ratio may be from 1; between unequal forms a hundredth of what clipping allows."""
@@ -113,10 +114,17 @@ class Grpo:
         return kl_x(scored.mean, mean, scored.std)
 
     def _measured(
-        self, loss: Tensor, each: Mapping[str, Tensor], log_ratio_B: Tensor, advantage_B: Tensor, share: float
+        self,
+        loss: Tensor,
+        each: Mapping[str, Tensor],
+        log_ratio_B: Tensor,
+        advantage_B: Tensor,
+        weight_B: Tensor,
+        share: float,
     ) -> LossOutput:
         """The loss with what to log about it."""
         below_B, above_B = clip_fractions(log_ratio_B, advantage_B, self.settings.clip_range)
         ratio_B = log_ratio_B.exp()
         each = {**each, "ratio/mean": ratio_B, "clip_fraction/low": below_B, "clip_fraction/high": above_B}
-        return LossOutput.measured(loss, each, share, {"ratio/max": ratio_B.max()})
+        counted = {name: weight_B * value_B for name, value_B in each.items()}
+        return LossOutput.measured(loss, counted, share, {"ratio/max": (weight_B * ratio_B).max()})

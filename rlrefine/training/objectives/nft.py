@@ -86,7 +86,8 @@ class Nft:
         policy_loss_B = negative_aware_loss(positive_B, negative_B, credit_B, self.settings.beta, limit)
         divergence_B = torch.zeros_like(policy_loss_B) if reference is None else kl_v(velocity, reference)
         share = 1 / (experience.samples_in_step * self.settings.levels)
-        loss = share * (policy_loss_B + self.settings.kl_coef * divergence_B).sum()
+        weight_B = experience.weight(chunk)
+        loss = share * (weight_B * (policy_loss_B + self.settings.kl_coef * divergence_B)).sum()
         each = {
             "policy_loss": policy_loss_B,
             "kl": divergence_B,
@@ -94,7 +95,7 @@ class Nft:
             "error/negative": negative_B,
             "old_distance": kl_v(velocity, old),
         }
-        return LossOutput.measured(loss, each, share)
+        return LossOutput.measured(loss, {name: weight_B * value_B for name, value_B in each.items()}, share)
 
     def _reference(self, policy: Policy, given: tuple[Tensor, Tensor, Any, float]) -> Tensor | None:
         """The velocity of the policy that the stage began with; none where leaving it costs nothing."""

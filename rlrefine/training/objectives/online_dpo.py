@@ -17,6 +17,7 @@ from policies.base import Policy
 from policies.rollout import replay
 from policies.weights import WeightSet
 from rewards import RewardOutput
+from rlrefine.algorithms.advantages import ordered_sum
 from rlrefine.algorithms.policy_gradient import LossOutput
 from rlrefine.algorithms.preference import (
     accuracies,
@@ -46,11 +47,13 @@ class OnlineDpo:
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """Scores that rank the samples of a row; only their order counts."""
         part_RPG = parts_of(rewards, self.settings.aggregation, self.group_size)
-        score_PG = part_RPG.sum(dim=0).float()
+        score_PG = ordered_sum(part_RPG, 0).float()
+        kept_PG = None if rewards.kept is None else rewards.kept.reshape(score_PG.shape)
+        preferred_PGG = preferences(score_PG, self.settings.compare, kept_PG=kept_PG)
         metrics = {
             **reward_metrics(rewards, part_RPG),
-            "tied_pairs": tied_pairs(score_PG).item(),
-            "undecided_groups": undecided_groups(preferences(score_PG, self.settings.compare)).item(),
+            "tied_pairs": tied_pairs(score_PG, kept_PG=kept_PG).item(),
+            "undecided_groups": undecided_groups(preferred_PGG).item(),
         }
         return score_PG, metrics
 
@@ -58,12 +61,14 @@ class OnlineDpo:
         return sum(len(trajectory.plan.stochastic) for trajectory in experience.trajectories)
 
     def losses(self, policy: Policy, experience: Experience, update: int) -> Iterator[LossOutput]:
-        groups = experience.samples_in_step // self.group_size
+        groups = experience.groups_in_step or experience.samples_in_step // self.group_size
         for chunk, trajectory in zip(experience.chunks, experience.trajectories, strict=True):
             assert chunk.group_size == self.group_size, "validated: a micro-batch holds whole groups"
             assert experience.credit is not None
             conditioning = experience.conditioning[chunk.rows]
-            preferred_PGG = preferences(experience.credit[chunk.rows], self.settings.compare)
+            weight_PG = experience.weight(chunk).reshape(-1, self.group_size)
+            kept_PG = weight_PG > 0
+            preferred_PGG = preferences(experience.credit[chunk.rows], self.settings.compare, kept_PG=kept_PG)
             for index in range(len(trajectory.plan.stochastic)):
                 with torch.no_grad(), policy.weights("reference"):
                     _, ref_log_prob_B = replay(policy, conditioning, trajectory, index)
@@ -72,19 +77,26 @@ class OnlineDpo:
                     tolerance = self.settings.ratio_tolerance
                     settle_replay(experience, trajectory, index, scored, log_prob_B, tolerance)
                 share = 1 / (groups * len(trajectory.plan.stochastic))
-                yield self._loss(log_prob_B, ref_log_prob_B, preferred_PGG, share)
+                yield self._loss(log_prob_B, ref_log_prob_B, preferred_PGG, weight_PG, share)
 
-    def _loss(self, log_prob_B: Tensor, ref_log_prob_B: Tensor, preferred_PGG: Tensor, share: float) -> LossOutput:
+    def _loss(
+        self, log_prob_B: Tensor, ref_log_prob_B: Tensor, preferred_PGG: Tensor, weight_PG: Tensor, share: float
+    ) -> LossOutput:
         clip = self.settings.reference_clip
         log_prob_PG, ref_log_prob_PG = (each.reshape(-1, self.group_size) for each in (log_prob_B, ref_log_prob_B))
         implicit_PG = implicit_reward(log_prob_PG, ref_log_prob_PG, self.settings.beta, clip)
         loss = share * ranking_loss(implicit_PG, preferred_PGG).sum()
         now_PG, ratio_PG = implicit_PG.detach(), (log_prob_PG.detach() - ref_log_prob_PG).exp()
         clipped_PG = (ratio_PG - 1).abs() > (clip if clip is not None else float("inf"))
+        accuracy_P = accuracies(now_PG, preferred_PGG) * weight_PG.amax(dim=1)  # of a group that is left out: none
+
+        def kept_mean(value_PG: Tensor) -> Tensor:
+            return (weight_PG * value_PG).sum(dim=1) / weight_PG.sum(dim=1).clamp_min(1)
+
         each = {
-            "preference/accuracy": accuracies(now_PG, preferred_PGG),
+            "preference/accuracy": accuracy_P,
             "preference/margin": margins(now_PG, preferred_PGG),
-            "reference_ratio/mean": ratio_PG.mean(dim=1),
-            "reference_ratio/clipped": clipped_PG.float().mean(dim=1),
+            "reference_ratio/mean": kept_mean(ratio_PG),
+            "reference_ratio/clipped": kept_mean(clipped_PG.float()),
         }
         return LossOutput.measured(loss, each, share)

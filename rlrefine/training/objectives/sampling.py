@@ -19,6 +19,7 @@ from rlrefine.algorithms.advantages import (
     Aggregation,
     Scale,
     difficulty_weights,
+    ordered_sum,
     reward_shares,
     solved_groups,
 )
@@ -71,13 +72,13 @@ class Comparison(Protocol):
 
 def parts_of(rewards: RewardOutput, aggregation: Aggregation, group_size: int, scale: Scale = "group") -> Tensor:
     """What each reward adds to what each sample is worth among its siblings: ``[R, P, G]``, float64."""
-    applicable = [_applicable(rewards, label) for label in rewards.scaled]
+    known = [rewards.known(label) for label in rewards.scaled]
     weight_R = torch.tensor(list(rewards.weights.values()))
     return AGGREGATIONS[aggregation](
         torch.stack([value.reshape(-1, group_size) for value in rewards.scaled.values()]),
         weight_R,
         scale=scale,
-        applicable_RPG=torch.stack([each.reshape(-1, group_size) for each in applicable]),
+        applicable_RPG=torch.stack([each.reshape(-1, group_size) for each in known]),
     )
 
 
@@ -86,18 +87,26 @@ def compared(rewards: RewardOutput, settings: Comparison) -> tuple[Tensor, Mappi
     group_size = settings.group_size
     part_RPG = parts_of(rewards, settings.aggregation, group_size, settings.advantage_scale)
     metrics = dict(reward_metrics(rewards, part_RPG))
-    advantage_PG = part_RPG.sum(dim=0).float()
+    advantage_PG = ordered_sum(part_RPG, 0).float()
     metrics["advantage/largest"] = advantage_PG.abs().max().item()
     metrics["advantage/spread"] = group_spread(advantage_PG).item()
     advantage_PG = advantage_PG.clamp(-settings.advantage_clip, settings.advantage_clip)
     if (drop := settings.drop_groups) is not None:
-        total_PG = rewards.total.reshape(-1, group_size)
-        dropped_P = solved_groups(total_PG, mean_above=drop.mean_above, spread_below=drop.spread_below)
+        total_PG, known_PG = (each.reshape(-1, group_size) for each in (rewards.total, _with_total(rewards)))
+        dropped_P = solved_groups(
+            total_PG, mean_above=drop.mean_above, spread_below=drop.spread_below, known_PG=known_PG
+        )
         advantage_PG = advantage_PG * ~dropped_P[:, None]
         metrics["dropped_groups"] = dropped_P.sum().item()
     if (difficulty := settings.difficulty) is not None:
-        score_PG = rewards.breakdown[difficulty.reward].reshape(-1, group_size)
-        weight_P = difficulty_weights(score_PG, difficulty.gamma, clip=difficulty.clip, limits=difficulty.limits)
+        weight_P = difficulty_weights(
+            rewards.breakdown[difficulty.reward].reshape(-1, group_size),
+            difficulty.gamma,
+            clip=difficulty.clip,
+            limits=difficulty.limits,
+            bounds=difficulty.bounds,
+            known_PG=rewards.known(difficulty.reward).reshape(-1, group_size),
+        )
         advantage_PG = advantage_PG * weight_P[:, None].to(advantage_PG)
         metrics["group_weight/spread"] = weight_P.std(correction=0).item()
     return advantage_PG, metrics
@@ -108,26 +117,26 @@ def reward_metrics(rewards: RewardOutput, part_RPG: Tensor) -> Mapping[str, floa
 
     Means and spreads are of the samples that a reward applies to; one that applies to none has no number.
     """
-    metrics = {"reward/total": rewards.total.mean().item()}
+    with_total = _with_total(rewards)
+    metrics = {"reward/total": rewards.total[with_total].mean().item()} if with_total.any() else {}
     for label, value in rewards.breakdown.items():
-        known = _applicable(rewards, label)
+        known = rewards.known(label)
         if known.any():
             metrics[f"reward/{label}"] = value[known].mean().item()
         whole_P = known.reshape(part_RPG.shape[1:]).all(dim=1)
         if whole_P.any():
             metrics[f"reward_spread/{label}"] = group_spread(value.reshape(part_RPG.shape[1:])[whole_P]).item()
-        if not known.all():
-            metrics[f"reward_applies/{label}"] = known.float().mean().item()
+        if label in rewards.applicable and not rewards.applicable[label].all():
+            metrics[f"reward_applies/{label}"] = rewards.applicable[label].float().mean().item()
     for label, share in zip(rewards.scaled, reward_shares(part_RPG).tolist(), strict=True):
         metrics[f"reward_share/{label}"] = share
-    metrics["zero_variance_groups"] = zero_variance_groups(part_RPG.sum(dim=0)).item()
+    metrics["zero_variance_groups"] = zero_variance_groups(ordered_sum(part_RPG, 0)).item()
     return metrics
 
 
-def _applicable(rewards: RewardOutput, label: str) -> Tensor:
-    """Which samples a reward applies to: all, unless it says otherwise."""
-    everywhere = torch.ones_like(rewards.scaled[label], dtype=torch.bool)
-    return rewards.applicable.get(label, everywhere)
+def _with_total(rewards: RewardOutput) -> Tensor:
+    """Which samples have a total that counts."""
+    return ~rewards.lost if rewards.kept is None else ~rewards.lost & rewards.kept
 
 
 @torch.no_grad()
