@@ -11,13 +11,38 @@ from typing import Any
 from rewards import settings
 
 
+class RegistryError(RuntimeError):
+    """A part of another package cannot be registered."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One registered part: its settings, where its class lives, and which conditions every row must bring."""
+    """One registered part: its settings, where its class lives, and which conditions the rows must bring.
+
+    Args:
+        settings: a dataclass; where needs and uses depend on what was chosen, properties of these names go before those
+            of the entry.
+        place: ``module:class``.
+        needs: conditions of every row.
+        uses: conditions without which the part does not apply to a row.
+        package: where it comes from, with its version; None for what is built in.
+    """
 
     settings: type
-    place: str  # "module:class"
+    place: str
     needs: frozenset[str] = field(default_factory=frozenset)
+    uses: frozenset[str] = field(default_factory=frozenset)
+    package: str | None = None
+
+    def needs_with(self, chosen: Any) -> frozenset[str]:
+        """What every row must have under these settings."""
+        return frozenset(getattr(chosen, "needs", self.needs))
+
+    def uses_with(self, chosen: Any) -> frozenset[str]:
+        """What a row must have for the part to apply to it, under these settings."""
+        return frozenset(getattr(chosen, "uses", self.uses))
 
     def build(self, arguments: dict[str, Any]) -> Any:
         """Import the class and call it with the settings as keywords."""

@@ -3,6 +3,7 @@
 import re
 
 from policies.registry import EMBEDDED, POLICIES
+from rewards.plugins import installed, origin
 from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.recipe.reading import built_in_recipes
 from rlrefine.training.registry import OBJECTIVES
@@ -16,7 +17,8 @@ def catalogue() -> dict[str, dict[str, str]]:
         },
         "policies": {name: _first_line(entry.settings) for name, entry in POLICIES.items()},
         "models": {name: f"embedded, as policy.checkpoint ({_megabytes(name):.1f} MB)" for name in EMBEDDED},
-        "rewards": {name: _first_line(entry.settings) for name, entry in REWARDS.items()},
+        "rewards": {name: _first_line(entry.settings) for name, entry in REWARDS.items() if entry.package is None}
+        | {name: f"of {origin(point)}" for name, point in installed().items()},
         "transforms": {name: _first_line(entry.settings) for name, entry in TRANSFORMS.items()},
         "objectives": {name: _first_line(entry.settings) for name, entry in OBJECTIVES.items()},
     }

@@ -99,6 +99,9 @@ def scorers(recipe: Recipe) -> Scorers:
     components: dict[str, Component] = {}
     networks, left_out = nn.ModuleList(), []
     for label, part in recipe.rewards.items():
+        if REWARDS[part.name].package is not None:  # what it does with tensors without content is not known
+            left_out.append(label)
+            continue
         if part.name in WITH_NETWORKS:
             reward, network = WITH_NETWORKS[part.name](part.settings)
             components[label] = Component(reward=reward, weight=part.weight)

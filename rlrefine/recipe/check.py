@@ -24,6 +24,8 @@ from rlrefine.training.settings import GrpoSettings, SamplingSettings, SftSettin
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
 PROVIDES = {
+    "prompts": "prompt",
+    "drafts": "draft_file_name",
     "targets": "target_file_name",
     "masks": "mask_file_name",
     "references": "reference_file_names",
@@ -217,7 +219,9 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
 
 def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iterator[Finding]:
     wanted = {
-        (need, f"reward {label}") for label, reward in recipe.rewards.items() for need in REWARDS[reward.name].needs
+        (need, f"reward {label}")
+        for label, reward in recipe.rewards.items()
+        for need in REWARDS[reward.name].needs_with(reward.settings)
     }
     wanted |= {(need, "the policy") for need in getattr(recipe.policy.settings, "needs", ())}
     for label, stage in recipe.stages.items():
@@ -225,9 +229,9 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
         if isinstance(stage.settings, SftSettings) and stage.settings.mask_weight != 1:
             wanted.add(("masks", f"mask_weight of stage {label}"))
     for need, who in sorted(wanted):
-        missing = sum(1 for row in first if not row.get(PROVIDES[need]))
-        if missing:
-            yield path, f"rows without {PROVIDES[need]}", f"one in every row: {who} needs {need}", "add the column"
+        if not all(_has(row, need) for row in first):
+            yield path, f"rows without {_column(need)}", f"one in every row: {who} needs {need}", "add the column"
+    yield from _never_applicable(recipe, path, first)
     roles = {"draft", *(role for row in first for role in _roles(row))}
     shown = getattr(recipe.policy.settings, "images", ())
     layouts = {tuple(_roles(row).count(role) for role in shown) for row in first}
@@ -237,6 +241,28 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
     for index, role in enumerate(shown):
         if role not in roles:
             yield ("policy", "images", index), repr(role), "a role that the rows have", closest(role, roles)
+
+
+def _never_applicable(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iterator[Finding]:
+    """A reward that uses what no row has would never say anything."""
+    for label, reward in recipe.rewards.items():
+        for use in sorted(REWARDS[reward.name].uses_with(reward.settings)):
+            if not any(_has(row, use) for row in first):
+                expected = f"one in some rows: reward {label} applies only to those that have it"
+                yield path, f"no row with {_column(use)}", expected, "add the column, or take the reward out"
+
+
+def _column(condition: str) -> str:
+    """The column that provides a condition; an extra is a column of its own name."""
+    name, _, role = condition.partition(".")
+    return f"a reference of the role {role!r}" if name == "references" and role else PROVIDES.get(condition, condition)
+
+
+def _has(row: dict[str, object], condition: str) -> bool:
+    name, _, role = condition.partition(".")
+    if name == "references":
+        return role in _roles(row) if role else bool(_roles(row))
+    return row.get(PROVIDES.get(condition, condition)) not in (None, "", [])
 
 
 def _roles(row: dict[str, object]) -> list[str]:

@@ -53,7 +53,10 @@ def _keys_of(hint: Any, inner: list[str | int]) -> list[str]:
 @cache
 def descriptions(cls: type) -> dict[str, str]:
     """What each field of a settings class means: the text that stands below it in the source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError):  # made from the constructor of another package's part
+        return {}
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
     for pair in pairwise(body.body):

@@ -11,10 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rewards.plugins import installed
 from rlrefine.errors import RecipeError
 from rlrefine.recipe.check import cross_check
 from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, Kind, document_adapter, to_recipe
 from rlrefine.recipe.keys import known_keys
+from rlrefine.recipe.plugins import new_plugins, register_plugins, standing_in
 from rlrefine.recipe.problems import Path, Problem, closest
 from rlrefine.recipe.reading import Source, read
 from rlrefine.recipe.schema import Recipe
@@ -52,7 +54,9 @@ def load_resolved(file: FilePath) -> Recipe:
     Raises:
         RecipeError: a section cannot be read.
     """
-    problems, recipe, _ = _strict(read(file))
+    source = read(file)
+    register_plugins(source)
+    problems, recipe, _ = _strict(source)
     if problems or recipe is None:
         raise RecipeError(sorted(problems, key=_place))
     return recipe
@@ -62,8 +66,17 @@ def check_source(source: Source) -> Recipe:
     """Check what was read, section by section and then across sections.
 
     Cross-section rules need a whole recipe. Where single values are wrong, something valid stands in for them there,
-    so that a wrong type in one place does not hide an indivisible batch in another.
+    so that a wrong type in one place does not hide an indivisible batch in another. Rewards of other packages are
+    imported when nothing else is wrong, and then all is checked with their settings.
     """
+    if new_plugins(source):
+        with standing_in(source) as without_theirs:
+            _checked(without_theirs)
+        register_plugins(source)
+    return _checked(source)
+
+
+def _checked(source: Source) -> Recipe:
     problems, recipe, replaced = _strict(source)
     if recipe is not None:
         problems += [problem for problem in cross_check(recipe, source) if not _follows(problem, replaced)]
@@ -203,7 +216,7 @@ def _tag_problem(path: Path, value: Any, source: Source) -> Problem:
     given = value.get(kind.tag) if isinstance(value, Mapping) else value
     if given is not None:
         here = (*path, kind.tag)
-        advice = closest(str(given), kind.registry)
+        advice = closest(str(given), [*kind.registry, *(installed() if kind is REWARD else ())])
         return Problem(
             path=here, found=_show(given), expected=f"a registered {noun}", advice=advice, origin=source.origin(here)
         )

@@ -30,7 +30,7 @@ def _component(label: str, part: RewardPart) -> Component:
         transform = TRANSFORMS[part.transform.name].build(asdict(part.transform.settings))
     try:
         reward = REWARDS[part.name].build(asdict(part.settings))
-    except RewardError as error:
+    except (RewardError, TypeError, ValueError) as error:  # the latter of other packages, whose settings check less
         raise RewardError(f"rewards.{label}: {error}") from error
     return Component(reward=reward, weight=part.weight, transform=transform)
 

@@ -1,0 +1,81 @@
+"""Rewards that other packages bring, as entry points of the group ``rlrefine.rewards``. No torch here.
+
+Listing them imports nothing. One is imported when a recipe names it, and not before everything else in the recipe has
+been checked: only then do its settings become known.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, field, is_dataclass, make_dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, get_type_hints
+
+from rewards.registry import REWARDS, Entry, RegistryError
+
+GROUP = "rlrefine.rewards"
+
+
+def installed() -> dict[str, EntryPoint]:
+    """The rewards of other packages, by name; a name that is built in stays ours."""
+    built_in = {name for name, entry in REWARDS.items() if entry.package is None}
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in built_in}
+
+
+def origin(point: EntryPoint) -> str:
+    """The package that an entry point comes from, with its version.
+
+    >>> origin(EntryPoint("bright", "my_reward:Brightness", GROUP))
+    'an unknown package'
+    """
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
+
+
+def load_entry(name: str) -> Entry:
+    """Import a reward of another package, and describe it as the registry describes ours.
+
+    An entry point leads to a ``rewards.registry.Entry``, or to a class whose settings are those of its attribute
+    ``Settings``, a dataclass, or else the keywords of its constructor.
+
+    Raises:
+        RegistryError: it cannot be imported, two packages bring it, or its settings cannot be told.
+    """
+    points = [point for point in entry_points(group=GROUP) if point.name == name]
+    if len({point.value for point in points}) > 1:
+        raise RegistryError(f"{name!r} comes from {' and from '.join(map(origin, points))}; uninstall one of them")
+    package = origin(points[0])
+    try:
+        found = points[0].load()
+    except Exception as error:  # a foreign module may raise anything
+        raise RegistryError(f"{name!r} of {package} cannot be imported: {type(error).__name__}: {error}") from error
+    if isinstance(found, Entry):
+        return Entry(settings=found.settings, place=found.place, needs=found.needs, uses=found.uses, package=package)
+    if not inspect.isclass(found) or not isinstance(getattr(found, "needs", None), frozenset):
+        raise RegistryError(f"{name!r} of {package} is no class with the attributes needs, uses and range: {found!r}")
+    return Entry(
+        settings=_settings_of(name, found),
+        place=points[0].value,
+        needs=found.needs,
+        uses=getattr(found, "uses", frozenset()),
+        package=package,
+    )
+
+
+def _settings_of(name: str, reward: type) -> type:
+    given = getattr(reward, "Settings", None)
+    if isinstance(given, type) and is_dataclass(given):
+        return given
+    if reward.__init__ is object.__init__:
+        parameters: Mapping[str, inspect.Parameter] = {}
+    else:
+        parameters = inspect.signature(reward).parameters
+    hints = get_type_hints(reward.__init__) if parameters else {}
+    columns: list[tuple[str, Any, Any]] = []
+    for key, parameter in parameters.items():
+        hint = hints.get(key, type(parameter.default))
+        if parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL) or hint is type:
+            raise RegistryError(f"{name!r}: {key} of its constructor needs a type or a plain default to be a setting")
+        default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default
+        columns.append((key, hint, field() if default is MISSING else field(default=default)))
+    made = make_dataclass(f"{reward.__name__}Settings", columns, kw_only=True, frozen=True)
+    made.__doc__ = inspect.getdoc(reward) or f"The reward {name}."
+    return made
