@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rewards.dreamsim import DreamSimMetric as DreamSimMetric
     from rewards.dreamsim import PatchDreamSim as PatchDreamSim
     from rewards.features import FeatureCache as FeatureCache
+    from rewards.functions import PairReward as PairReward
+    from rewards.functions import TrlReward as TrlReward
+    from rewards.masked import MaskedPerceptual as MaskedPerceptual
+    from rewards.omnirefiner import omnirefiner_rewards as omnirefiner_rewards
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
     from rewards.similarity import ssim as ssim
@@ -36,6 +40,10 @@ _HOME = {
     "DreamSimMetric": "dreamsim",
     "PatchDreamSim": "dreamsim",
     "FeatureCache": "features",
+    "PairReward": "functions",
+    "TrlReward": "functions",
+    "MaskedPerceptual": "masked",
+    "omnirefiner_rewards": "omnirefiner",
     "PatchPerceptual": "patches",
     "MaskedPixel": "pixel",
     "ssim": "similarity",
@@ -54,7 +62,9 @@ __all__ = [
     "Failure",
     "FeatureCache",
     "Groups",
+    "MaskedPerceptual",
     "MaskedPixel",
+    "PairReward",
     "PatchDreamSim",
     "PatchPerceptual",
     "Reward",
@@ -62,7 +72,9 @@ __all__ = [
     "RewardInputs",
     "RewardOutput",
     "Scores",
+    "TrlReward",
     "WeightedRewards",
+    "omnirefiner_rewards",
     "ssim",
 ]
 

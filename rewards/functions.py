@@ -29,9 +29,6 @@ class TrlReward:
         range: its least and greatest value, beyond which a score is a failure.
         needs: conditions that every row must have.
 
-    Raises:
-        RewardError: the answer is not a list with a number or None for each sample.
-
     Reference: TRL, ``GRPOTrainer(reward_funcs=…)``.
 
     >>> def length(prompts, completions, **columns):
@@ -54,11 +51,9 @@ class TrlReward:
         self.needs = frozenset({"prompts", *needs})
 
     def __call__(self, inputs: RewardInputs) -> Scores:
-        answer = self.function(**self._arguments(inputs))
-        count = len(inputs.images)
-        if not isinstance(answer, Sequence) or len(answer) != count:
-            found = f"{len(answer)} values" if isinstance(answer, Sequence) else type(answer).__name__
-            raise RewardError(f"expected a list with one number or None for each of {count} samples, got {found}")
+        answer: Any = self.function(**self._arguments(inputs))
+        if not isinstance(answer, list | tuple):
+            return Scores(values=answer)  # which whoever asked will not take for scores, unless it is a tensor
         return Scores(
             values=torch.tensor([float("nan") if score is None else float(score) for score in answer]),
             applicable=torch.tensor([score is not None for score in answer]),
@@ -66,7 +61,8 @@ class TrlReward:
 
     def _arguments(self, inputs: RewardInputs) -> dict[str, list[Any]]:
         """Every keyword that the function takes, as a list of one entry a sample."""
-        assert inputs.prompts is not None
+        if inputs.prompts is None:
+            raise RewardError("the function needs prompts, and the rows have none")
         columns: dict[str, Sequence[Any]] = {"prompts": inputs.prompts, **inputs.extras}
         columns |= {name: list(getattr(inputs, name)) for name in TENSORS if getattr(inputs, name) is not None}
         if inputs.references is not None:

@@ -91,8 +91,9 @@ def _wrong_form(scores: Scores, count: int) -> Failure | None:
         return Failure("type", f"{expected}, got {values.dtype}")
     if values.shape != (count,):
         return Failure("shape", f"{expected}, got shape {tuple(values.shape)}")
-    if scores.applicable is not None and (scores.applicable.shape, scores.applicable.dtype) != ((count,), torch.bool):
-        return Failure("shape", f"expected {count} truth values for where it applies, got {scores.applicable}")
+    applicable = scores.applicable
+    if applicable is not None and (applicable.shape, applicable.dtype) != ((count,), torch.bool):
+        return Failure("shape", f"expected {count} truth values for where it applies, got {applicable}")
     beyond = [sample for sample in scores.failures if not 0 <= sample < count]
     return Failure("shape", f"a failure of image {beyond[0]}, where there are {count}") if beyond else None
 

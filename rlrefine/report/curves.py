@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 INK = "#7a8290"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6")
 
+FAILED = "failed_frac/"
+
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -56,6 +58,7 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("reward of the rollouts", ("reward/total",)),
     ("spread of each reward inside a group", ("reward_spread/",)),
     ("share of each reward in the advantage", ("reward_share/",)),
+    ("share of samples for which a reward failed", ("failed_frac/",)),
     ("distance of siblings", ("diversity",)),
     ("ratio: mean", ("ratio/mean",)),
     ("clip fraction", ("clip_fraction/low", "clip_fraction/high")),
@@ -63,6 +66,22 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("KL of the loss", ("kl",)),
     ("gradient norm", ("gradient_norm",)),
 )
+
+
+def failures(records: Records) -> list[str]:
+    """How often each reward failed in a stage, in words; nothing about one that never did.
+
+    >>> failures([{"failed_frac/judge": 0.5}, {"failed_frac/judge": 0.0, "failed_frac/pixel": 0.0}])
+    ['judge failed for 25.0 % of the samples, in its worst step for 50.0 %']
+    """
+    names = sorted({name for record in records for name in record if name.startswith(FAILED)})
+    shares = {name.removeprefix(FAILED): [record[name] for record in records if name in record] for name in names}
+    lines = [
+        f"{label} failed for {sum(found) / len(found):.1%} of the samples, in its worst step for {max(found):.1%}"
+        for label, found in shares.items()
+        if any(found)
+    ]
+    return [line.replace("%", " %") for line in lines]
 
 
 def stage_curves(records: Records) -> list[str]:

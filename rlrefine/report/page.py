@@ -14,7 +14,7 @@ from rlrefine.data.loading import Rows
 from rlrefine.evaluation.held_out import PICTURES
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.recipe.schema import Recipe
-from rlrefine.report.curves import stage_curves
+from rlrefine.report.curves import failures, stage_curves
 from rlrefine.report.table import COLUMNS, shown_pairs
 from rlrefine.training.folder import RunFolder
 
@@ -40,6 +40,7 @@ def write_report(recipe: Recipe, folder: RunFolder, rows: Rows) -> None:
                         _data_url(svg.encode(), "image/svg+xml")
                         for svg in stage_curves([r for r in records if r["stage"] == label])
                     ],
+                    "failures": failures([r for r in records if r["stage"] == label]),
                     "samples": _samples(folder, label),
                 }
                 for label in recipe.stages

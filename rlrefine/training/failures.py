@@ -80,6 +80,7 @@ class FailureWatch:
 def kept_samples(output: RewardOutput, group_size: int, *, whole_groups: bool) -> Tensor:
     """Which samples ``[B]`` something is learnt from: those with a total, or those of groups in which all have one.
 
+    >>> import torch
     >>> from rewards import Failure
     >>> scores = torch.zeros(4)
     >>> failures = {"depth": {2: Failure("nan", "")}}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.trajectory import Trajectory
-from rewards import RewardOutput, WeightedRewards
+from rewards import WeightedRewards
 from rlrefine.algorithms.diagnostics import diversity
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
@@ -107,27 +107,28 @@ class Trainer:
         same = rollout_chunks == chunks
         kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         with self.watch.phase("reward"):
-            scores = self.score(group_size, batch, images)
-            credit, measured = self.objective.credit(scores)
-        self.metrics |= measured
-        experience = replace(
-            experience, trajectories=kept, credit=credit[share], same_form=same and not plan.merge_adapters
-        )
-        return experience if scores.kept is None else experience.keeping(scores.kept.reshape(credit.shape), share)
+            credit, kept_PG = self.credit(self.objective, batch, images)
+        same_form = same and not plan.merge_adapters
+        experience = replace(experience, trajectories=kept, credit=credit[share], same_form=same_form)
+        return experience if kept_PG is None else experience.keeping(kept_PG, share)
 
-    def score(self, group_size: int, batch: Batch, images: Tensor) -> RewardOutput:
-        """Score this process's samples; the scores of all processes, with what is kept of them.
+    def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Score this process's samples, and compare those of all processes.
+
+        Returns:
+            What each sample deserves, ``[P, G]`` of the whole step, and which of them are kept, if not all must be.
 
         Raises:
-            RewardError: a reward failed, in any process; all of them raise it.
+            UnscoredError: a reward failed, in any process; all of them raise it.
         """
         self.report.phase("reward", 0, 1)
         assert self.rewards is not None, "validated: an objective with a rollout has rewards"
-        chunks = chunks_of(len(batch), group_size, self.stage.reward_batch)
+        chunks = chunks_of(len(batch), objective.group_size, self.stage.reward_batch)
         scores = gathered(score_in_parts(self.rewards, batch, images, chunks), self.engine)
-        scores = self.failures.settled(scores, group_size)
-        self.metrics |= self.failures.metrics(scores)
-        return scores
+        scores = self.failures.settled(scores, objective.group_size)
+        credit, measured = objective.credit(scores)
+        self.metrics |= {**self.failures.metrics(scores), **measured}
+        return credit, None if scores.kept is None else scores.kept.reshape(credit.shape)
 
     def learn(self, experience: Experience, update: int) -> None:
         """Forward and backward, part by part; all processes make the same number of calls."""
