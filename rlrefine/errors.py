@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code that each kind of error ends the program with.
 
 A scheduler can act on the code: 0 done · 2 the recipe or the command · 3 the data or a checkpoint · 4 a reward · 5
-the numbers.
+the numbers · 75 a reward fails too often, and what was learnt is saved: try again later.
 """
 
 from collections.abc import Sequence

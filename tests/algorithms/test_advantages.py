@@ -228,3 +228,42 @@ def test_shares_of_the_advantage():
     assert uneven_R[1] > 0.95
     assert uneven_R.sum().item() == pytest.approx(1.0)
     assert reward_shares(torch.zeros(2, 3, 4)).tolist() == [0.0, 0.0]
+
+
+@given(st.lists(st.lists(st.floats(0.293, 1), min_size=3, max_size=3), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=100)
+def test_the_released_difficulty_weights_do_nothing_above_its_edge(scores):
+    """(1 − p)² is below ½ for p > 1 − √½ = 0.2929, and the first clip lifts it to ½ in every group: ½ / ½ is 1."""
+    weight_P = difficulty_weights(torch.tensor(scores), gamma=2, clip="as_released")
+    assert weight_P.tolist() == [1.0] * len(scores)
+
+
+def test_difficulty_is_that_of_the_samples_that_have_a_score():
+    score_PG = torch.tensor([[0.5, 9.0], [0.2, 0.4], [7.0, 8.0]])
+    known_PG = torch.tensor([[True, False], [True, True], [False, False]])
+    found = difficulty_weights(score_PG, gamma=2, known_PG=known_PG)
+    assert torch.equal(found[:2], difficulty_weights(torch.tensor([[0.5, 0.5], [0.2, 0.4]]), gamma=2))
+    assert found[2] == 1
+
+
+def test_difficulty_of_a_reward_on_another_scale():
+    """A negative error from −1 to 0 is as well solved as the same number plus 1."""
+    error_PG = torch.tensor([[-0.5, -0.25], [-1.0, -0.75]])
+    found = difficulty_weights(error_PG, gamma=2, bounds=(-1.0, 0.0))
+    torch.testing.assert_close(found, difficulty_weights(error_PG + 1, gamma=2))
+
+
+def test_solved_groups_look_at_the_samples_that_have_a_reward():
+    reward_PG = torch.tensor([[0.95, 0.96, -5.0], [0.95, 0.96, 0.5], [0.99, 0.99, 0.99]])
+    known_PG = torch.tensor([[True, True, False], [True, True, True], [False, False, False]])
+    found = solved_groups(reward_PG, mean_above=0.9, spread_below=0.02, known_PG=known_PG)
+    assert found.tolist() == [True, False, False]
+
+
+@both_orders
+def test_samples_without_any_reward_are_no_part_of_the_batch(aggregate):
+    reward_RPG = torch.tensor([[[0.1, 0.9, 0.4, 0.0], [0.3, 0.2, 0.7, 0.0]]], dtype=torch.float64)
+    known_RPG = torch.tensor([[[True, True, True, False]] * 2])
+    part_RPG = aggregate(reward_RPG, torch.ones(1), scale="batch", applicable_RPG=known_RPG)
+    assert torch.equal(part_RPG[..., :3], aggregate(reward_RPG[..., :3], torch.ones(1), scale="batch"))
+    assert (part_RPG[..., 3] == 0).all()

@@ -11,8 +11,6 @@ class FlakySettings:
 
     share: float = 0.0
     """Share of the images for which it raises, chosen by their content."""
-    from_step: int | None = None
-    """Calls with more than one image after which it always raises."""
     rows: Literal["none", "odd"] = "none"
     """Rows for which it gives NaN, by the number in their file's name."""
 
@@ -22,12 +20,14 @@ class Flaky:
     uses = frozenset()
     range = (0.0, 1.0)
 
-    def __init__(self, share, from_step, rows):
-        self.share, self.from_step, self.rows, self.calls = share, from_step, rows, 0
+    works_for = None  # calls with more than one image, after which it always raises
+
+    def __init__(self, share, rows):
+        self.share, self.rows, self.calls = share, rows, 0
 
     def __call__(self, inputs):
         self.calls += len(inputs.images) > 1
-        if self.from_step is not None and self.calls > self.from_step:
+        if self.works_for is not None and self.calls > self.works_for:
             raise ConnectionError("no answer")
         scores = inputs.images.mean(dim=(1, 2, 3))
         for image in inputs.images:

@@ -46,6 +46,9 @@ WRONG = {
     "draws from the global random generator": Wrong(lambda inputs: per_image(inputs) - 0.1 * torch.rand(1)),
     "changes the images": Wrong(changing),
     "of shape": Wrong(lambda inputs: per_image(inputs).mean()),
+    "no tensor but list": Wrong(lambda inputs: per_image(inputs).tolist()),
+    "no real numbers": Wrong(lambda inputs: (per_image(inputs) * 0).int()),
+    "an image of NaN gets a score": Wrong(lambda inputs: per_image(inputs).nan_to_num(nan=-0.5)),
     "finite": Wrong(lambda inputs: per_image(inputs) * float("nan")),
     "below the range": Wrong(per_image, range=(-0.01, 0.0)),
     "above the range": Wrong(lambda inputs: per_image(inputs) + 1),
@@ -64,6 +67,34 @@ WRONG = {
 def test_a_broken_promise_is_found(promise):
     with pytest.raises(AssertionError, match=promise):
         check_reward(WRONG[promise])
+
+
+def of_style(inputs):
+    styles = torch.stack([inputs.references_of(row, "style")[0] for row in range(inputs.rows)])
+    return -(inputs.images - inputs.per_sample(styles)).square().mean(dim=(1, 2, 3))
+
+
+def test_a_reward_of_some_rows_keeps_the_contract():
+    check_reward(Wrong(of_style, needs=frozenset(), uses=frozenset({"references.style"})))
+    graded = Wrong(
+        lambda inputs: (
+            -torch.tensor(inputs.extras["level"]).repeat_interleave(inputs.group_size)
+            - (inputs.images - 0.5).square().mean(dim=(1, 2, 3))
+        ),
+        needs=frozenset(),
+        uses=frozenset({"level"}),
+        range=(-2.0, 0.0),
+    )
+    check_reward(graded, extras={"level": [0.1, 0.2, 0.3]})
+
+
+def test_scores_that_follow_other_rows_references_are_found():
+    def shifted(inputs):
+        styles = [inputs.references_of(row, "style")[0] for row in range(inputs.rows)]
+        return -(inputs.images - inputs.per_sample(torch.stack([styles[0]] * len(styles)))).square().mean(dim=(1, 2, 3))
+
+    with pytest.raises(AssertionError, match="scores do not follow the rows"):
+        check_reward(Wrong(shifted, needs=frozenset(), uses=frozenset({"references.style"})))
 
 
 def test_the_controls_without_their_fault_are_right():

@@ -82,7 +82,7 @@ def test_a_recipe_names_it_like_any_other(example, recipe_file):
     reward = REWARDS["even_light"].build({"columns": 4})
     check_reward(reward)
     assert REWARDS["even_light"].package == "my_reward 1.0"
-    with pytest.raises(RecipeError, match="rewards.light.columns: found 'four', expected a whole number"):
+    with pytest.raises(RecipeError, match=r"rewards.light.columns: found 'four', expected a whole number"):
         load_recipe(recipe_file, ["rewards.light.columns=four"])
     with pytest.raises(RecipeError, match="did you mean 'columns'"):
         load_recipe(recipe_file, ["rewards.light.colums=3"])
