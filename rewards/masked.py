@@ -13,6 +13,8 @@ from rewards.masks import feathered
 from rewards.metrics import Metric, Similarity, metric_of, range_of
 from rewards.types import RewardError, RewardInputs
 
+Side = Literal["inside", "outside"]
+
 
 class MaskedPerceptual:
     """Similarity to the target of an image that differs from it on one side of the mask only.
@@ -42,13 +44,14 @@ class MaskedPerceptual:
         self,
         *,
         metric: str | Metric | Similarity = "ssim",
-        where: Literal["inside", "outside"] = "inside",
+        where: Side = "inside",
         feather: float = 0.0,
         keep_targets: int = 0,
     ) -> None:
         self.metric = metric_of(metric)
         self.range = range_of(self.metric)
-        self.where, self.feather = where, feather
+        self.where: Side = where
+        self.feather = feather
         self.targets = FeatureCache(units=keep_targets)
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
@@ -60,7 +63,7 @@ class MaskedPerceptual:
         return self.metric.compare(self.metric.embed(known), inputs.per_sample(found))
 
 
-def side_of(inputs: RewardInputs, where: Literal["inside", "outside"], feather: float) -> Tensor:
+def side_of(inputs: RewardInputs, where: Side, feather: float) -> Tensor:
     """How much each pixel of a row counts, ``[P, 1, H, W]``.
 
     Raises:

@@ -1,4 +1,8 @@
-"""The reward of OmniRefiner as one composition: alike on the whole, and right in the detail."""
+"""The reward of OmniRefiner as one composition: alike on the whole, and right in the detail.
+
+Differs from the paper: it gives neither weights nor normalisation nor the sign and scale of the pixel term; ours are
+equal weights and the negative mean.
+"""
 
 from rewards.composition import Component, WeightedRewards
 from rewards.metrics import Metric, Similarity
@@ -18,9 +22,8 @@ def omnirefiner_rewards(
 
         r = w₁·sim(y, y*) − w₂·Σ M·(y − y*)² / (C·Σ M)
 
-    Differs from the paper: it gives neither weights nor normalisation nor the sign and scale of the pixel term; ours
-    are equal weights and the negative mean. The two scales lie orders of magnitude apart, so let an objective compare
-    siblings by each and then sum (``aggregation: normalize_then_sum``, its default), where weights are what they seem.
+    The two scales lie orders of magnitude apart, so let an objective compare siblings by each and then sum
+    (``aggregation: normalize_then_sum``, its default), where weights are what they seem.
 
     Args:
         metric: what compares images; by default DreamSim's ensemble, whose weights must be at hand.

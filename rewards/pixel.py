@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rewards.masked import side_of
+from rewards.masked import Side, side_of
 from rewards.metrics import penalty
 from rewards.types import RewardInputs
 
@@ -43,10 +43,11 @@ class MaskedPixel:
         self,
         *,
         norm: Literal["l1", "l2", "charbonnier"] = "l2",
-        where: Literal["inside", "outside"] = "inside",
+        where: Side = "inside",
         feather: float = 0.0,
     ) -> None:
-        self.norm, self.where, self.feather = norm, where, feather
+        self.norm, self.feather = norm, feather
+        self.where: Side = where
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         weights = inputs.per_sample(side_of(inputs, self.where, self.feather))

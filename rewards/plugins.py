@@ -49,12 +49,13 @@ def load_entry(name: str) -> Entry:
         raise RegistryError(f"{name!r} of {package} cannot be imported: {type(error).__name__}: {error}") from error
     if isinstance(found, Entry):
         return Entry(settings=found.settings, place=found.place, needs=found.needs, uses=found.uses, package=package)
-    if not inspect.isclass(found) or not isinstance(getattr(found, "needs", None), frozenset):
+    needs = getattr(found, "needs", None)
+    if not inspect.isclass(found) or not isinstance(needs, frozenset):
         raise RegistryError(f"{name!r} of {package} is no class with the attributes needs, uses and range: {found!r}")
     return Entry(
         settings=_settings_of(name, found),
         place=points[0].value,
-        needs=found.needs,
+        needs=needs,
         uses=getattr(found, "uses", frozenset()),
         package=package,
     )

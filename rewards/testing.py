@@ -46,9 +46,19 @@ def check_reward(
     """
     assert isinstance(reward, Reward), f"{type(reward).__name__} needs the attributes needs, uses and range"
     inputs = replace(_random_inputs(size, torch.Generator().manual_seed(seed)), extras=extras or {})
+    scores = _check_repetition(reward, inputs, seed)
+    same = _comparison(scores, reward, tolerance)
+    _check_order(reward, inputs, scores, same)
+    same(_scores(reward, _as_double(inputs)), scores, "images in double precision score differently")
+    _check_conditions(reward, inputs, scores, same)
+    _check_applicability(reward, inputs, scores, same)
+    _check_failure(reward, inputs, scores, same)
+
+
+def _check_repetition(reward: Reward, inputs: RewardInputs, seed: int) -> Tensor:
+    """The scores, which are the same a second time, with nothing touched on the way."""
     before = replace(inputs, images=inputs.images.clone(), **{k: getattr(inputs, k).clone() for k in TENSORS})
     generator_state = torch.get_rng_state()
-
     scores = _scores(reward, inputs)
     assert torch.equal(torch.get_rng_state(), generator_state), "it draws from the global random generator"
     for name in ("images", *TENSORS):
@@ -56,13 +66,7 @@ def check_reward(
     torch.manual_seed(seed + 1)
     assert torch.equal(_scores(reward, inputs), scores), "the same inputs score differently a second time"
     torch.set_rng_state(generator_state)
-
-    same = _comparison(scores, reward, tolerance)
-    _check_order(reward, inputs, scores, same)
-    same(_scores(reward, _as_double(inputs)), scores, "images in double precision score differently")
-    _check_conditions(reward, inputs, scores, same)
-    _check_applicability(reward, inputs, scores, same)
-    _check_failure(reward, inputs, scores, same)
+    return scores
 
 
 def _random_inputs(size: tuple[int, int], generator: torch.Generator, rows: int = 3, group: int = 2) -> RewardInputs:

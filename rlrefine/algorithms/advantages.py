@@ -18,6 +18,7 @@ from torch import Tensor
 
 Aggregation = Literal["normalize_then_sum", "sum_then_normalize"]
 Scale = Literal["group", "batch", "none"]
+Bounds = tuple[float, float]
 WeightClip = Literal["normalize_first", "as_released"]
 
 NO_SPREAD = 1e-6
@@ -144,8 +145,8 @@ def difficulty_weights(
     gamma: float,
     *,
     clip: WeightClip = "normalize_first",
-    limits: tuple[float, float] = (0.5, 5.0),
-    bounds: tuple[float, float] = (0.0, 1.0),
+    limits: Bounds = (0.5, 5.0),
+    bounds: Bounds = (0.0, 1.0),
     known_PG: Tensor | None = None,
 ) -> Tensor:
     """Weights for the advantages of whole groups: the worse a group is solved, the more it counts (DAR).
@@ -154,18 +155,15 @@ def difficulty_weights(
         w_p ← clip( w_p / mean w, limits )                              normalize_first
         w_p ← clip( clip(w_p, limits) / mean clip(w, limits), limits )  as_released
 
-    In the released form the first clip lifts every weight to the lower limit where all p exceed 0.293 (with gamma 2),
-    and then all groups weigh exactly the same.
+    As released, where all p exceed 0.293 (gamma 2) the first clip makes all weights the lower limit, and so exactly 1.
 
     Args:
         score_PG: how well each sample does, ``[P, G]``, as measured.
         gamma: 0 weighs all groups alike.
         clip: which of the two.
         limits: least and greatest weight.
-        bounds: low and high, the scores of a sample that is not solved at all, and of one that is solved; (0, 1) takes
-            them as they are, as the released code does.
-        known_PG: boolean ``[P, G]``, false where there is no score. A group without any weighs 1, and no other group
-            sees it.
+        bounds: low and high, the scores of what is not solved at all and of what is; the released code has (0, 1).
+        known_PG: boolean ``[P, G]``, false where there is no score. A group without any weighs 1, unseen by the others.
 
     Returns:
         Weights ``[P]``.
@@ -181,8 +179,7 @@ def difficulty_weights(
     solved_PG = ((score_PG - bounds[0]) / (bounds[1] - bounds[0])).clamp(0, 1).where(known_PG, 0.0)
     solved_P1 = _mean(solved_PG, known_PG.to(score_PG.dtype), 1)
     weight_P1 = (1 - solved_P1 + 1e-6) ** gamma
-    if clip == "as_released":
-        weight_P1 = weight_P1.clamp(*limits)
+    weight_P1 = weight_P1.clamp(*limits) if clip == "as_released" else weight_P1
     any_P1 = known_PG.any(dim=1, keepdim=True)
     mean = _mean(weight_P1, any_P1.to(score_PG.dtype), (0, 1))
     return (weight_P1 / mean).clamp(*limits).where(any_P1, 1.0)[:, 0]

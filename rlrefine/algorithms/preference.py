@@ -28,8 +28,7 @@ def preferences(
     Args:
         score_PG: scores ``[P, G]``, larger is better; finite.
         compare: all samples, or the two ends; of equals at an end the first one stands for it.
-        kept_PG: boolean ``[P, G]``; a sample that is not kept is compared with none, and what its score is does not
-            matter. None keeps all.
+        kept_PG: boolean ``[P, G]``; a sample that is not kept is compared with none, whatever its score is.
         eps: scores that differ by no more are equal, and equals are not compared.
 
     Returns:
@@ -56,13 +55,16 @@ def preferences(
         case "ranking":
             return preferred_PGG
         case "best_worst":
-            group_size = score_PG.shape[1]
-            best_P = score_PG.where(kept_PG, -torch.inf).argmax(dim=1)
-            worst_P = score_PG.where(kept_PG, torch.inf).argmin(dim=1)
-            best_PG = functional.one_hot(best_P, group_size).bool()
-            worst_PG = functional.one_hot(worst_P, group_size).bool()
-            return preferred_PGG & best_PG[:, :, None] & worst_PG[:, None, :]
+            return preferred_PGG & _ends(score_PG, kept_PG)
     raise ValueError(f"unknown comparison {compare!r}: expected ranking or best_worst")
+
+
+def _ends(score_PG: Tensor, kept_PG: Tensor) -> Tensor:
+    """The pair of the best and the worst sample that are kept, ``[P, G, G]``."""
+    best_P = score_PG.where(kept_PG, -torch.inf).argmax(dim=1)
+    worst_P = score_PG.where(kept_PG, torch.inf).argmin(dim=1)
+    best_PG, worst_PG = (functional.one_hot(end_P, score_PG.shape[1]).bool() for end_P in (best_P, worst_P))
+    return best_PG[:, :, None] & worst_PG[:, None, :]
 
 
 def implicit_reward(log_prob: Tensor, ref_log_prob: Tensor, beta: float, clip_range: float | None = None) -> Tensor:
