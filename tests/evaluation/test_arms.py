@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rewards import Component, WeightedRewards
+from rewards import Component, RewardError, WeightedRewards
 from rlrefine.data.records import Batch, Example
-from rlrefine.evaluation.arms import Evaluator
-from rlrefine.recipe.schema import Evaluation
+from rlrefine.evaluation.arms import Evaluator, means
+from rlrefine.recipe.schema import Evaluation, RewardFailures
 from rlrefine.training.progress import LineReporter
 from tests.second_device import second_device
 
@@ -52,6 +52,39 @@ class Seen:
     def __call__(self, inputs):
         self.devices |= {inputs.images.device, inputs.targets.device, inputs.masks.device}
         return inputs.images.new_full((len(inputs.images),), 0.5)
+
+
+class Failing(Seen):
+    def __call__(self, inputs):
+        scores = super().__call__(inputs)
+        scores[inputs.targets.flatten(1).sum(dim=1) == Rows().batch([1]).targets.sum()] = float("nan")
+        return scores
+
+
+def evaluator_with(failures):
+    return Evaluator(
+        rows=Rows(),
+        count=3,
+        settings=Evaluation(batch=3),
+        rewards=WeightedRewards({"judge": Component(reward=Failing())}),
+        roles=("draft",),
+        engine=Alone(torch.device("cpu")),
+        report=LineReporter(),
+        failures=failures,
+    )
+
+
+def test_a_row_whose_reward_failed_has_no_value_of_it():
+    table, _ = evaluator_with(RewardFailures(then="drop_sample")).drafts()
+    assert [value != value for value in table["reward_judge"]] == [False, True, False]
+    assert [value != value for value in table["reward_total"]] == [False, True, False]
+    assert means(table)["reward_judge"] == 0.5
+    assert "reward_nothing" not in means({"reward_nothing": [float("nan")]})
+
+
+def test_where_none_may_fail_the_row_is_named():
+    with pytest.raises(RewardError, match=r"rewards.judge: row 1 has no score \(nan\): scored nan"):
+        evaluator_with(RewardFailures()).drafts()
 
 
 def test_results_are_measured_on_the_engines_device_and_kept_on_the_cpu():

@@ -64,3 +64,18 @@ def test_the_table_shows_each_stage_beside_what_came_before():
     assert lines[0] == "held-out rows: 2, mean [95 % interval]"
     assert lines[2].split()[:2] == ["draft", "11.000"]
     assert any(line.startswith("grpo − sft ") and "+2.000" in line for line in lines)
+
+
+def test_rows_without_a_value_are_left_out_of_what_they_lack():
+    """The judge failed for the first row of one arm: differences are of the rows that both have."""
+    nan = float("nan")
+    judged = {"draft": {"judge": [0.2, 0.4, 0.9]}, "sft": {"judge": [nan, 0.5, 1.0]}, "grpo": {"judge": [nan] * 3}}
+    summary = summarize(judged)
+    assert summary["arms"]["sft"]["judge"]["mean"] == 0.75
+    assert summary["paired"]["sft-draft"]["judge"] == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 2})
+    assert "judge" not in summary["arms"]["grpo"]  # nothing is known, and nothing is made up
+    assert "judge" not in summary["paired"]["grpo-sft"]
+    pooled = pool([judged, judged])
+    assert pooled["arms"]["sft"]["judge"]["n"] == 2
+    assert "judge" not in pooled["paired"]["grpo-sft"]
+    assert "NaN" not in json.dumps(summary)

@@ -347,3 +347,15 @@ def test_the_older_format_of_adapters_is_read_too(clip, dreamsim_folder):
 def test_random_weights_are_the_same_twice(dreamsim_folder, tmp_path):
     again = write_weights("clip_vitb32", tmp_path / "again")
     assert files.hashes("clip_vitb32", again) == files.hashes("clip_vitb32", dreamsim_folder("clip_vitb32"))
+
+
+def test_targets_of_earlier_calls_are_not_embedded_again(dreamsim_folder, monkeypatch):
+    seen, embed = [], DreamSimMetric.embed
+    monkeypatch.setattr(DreamSimMetric, "embed", lambda self, images: seen.append(len(images)) or embed(self, images))
+    settings = {"type": "clip_vitb32", "patch": 16, "cache": dreamsim_folder("clip_vitb32")}
+    inputs = RewardInputs(images=torch.rand(4, 3, 32, 32), targets=torch.rand(2, 3, 32, 32))
+    kept = PatchDreamSim(keep_targets=2, **settings)
+    first = kept(inputs)
+    assert torch.equal(kept(inputs), first)
+    assert seen == [4, 4, 16, 16]  # four patches of each target alone, and later those of the samples only
+    torch.testing.assert_close(first, PatchDreamSim(**settings)(inputs), atol=1e-6, rtol=0)
