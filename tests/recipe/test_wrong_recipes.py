@@ -2,6 +2,7 @@
 
 import pytest
 
+from rewards.registry import REWARDS
 from rlrefine.errors import RecipeError
 from rlrefine.recipe.load import load_recipe
 
@@ -49,13 +50,13 @@ WRONG = {
     "unknown reward": ("masked_pixel", "maskd_pixel", "r.yaml:5: rewards.pixel.name: found 'maskd_pixel', expected a registered reward; did you mean 'masked_pixel'?"),
     "unknown policy": ("flux_kontext", "flux_kontex", "r.yaml:1: policy.name: found 'flux_kontex', expected a registered policy; did you mean 'flux_kontext'?"),
     "unknown objective": ("objective: grpo", "objective: gpro", "r.yaml:8: stages.grpo.objective: found 'gpro', expected a registered objective; did you mean 'grpo'?"),
-    "wrong component setting": ("patch: 16", "metric: sim", "r.yaml:4: rewards.patch.metric: found 'sim', expected one of ssim, correlation; did you mean 'ssim'?"),
+    "wrong component setting": ("patch: 16", "metric: sim", "r.yaml:4: rewards.patch.metric: found 'sim', expected one of ssim, correlation, l1, l2, charbonnier; did you mean 'ssim'?"),
     "component setting out of range": ("patch: 16", "patch: 5", "r.yaml:4: rewards.patch.patch: found 5, expected at least 7 pixels, the window of SSIM"),
     "relative folder of weights": ("name: patch_perceptual", "name: patch_dreamsim, cache: weights", "r.yaml:4: rewards.patch.cache: found 'weights', expected an absolute path, or one that begins with ~"),
     "not a fingerprint": ("name: patch_perceptual", "name: patch_dreamsim, sha256: abc", "r.yaml:4: rewards.patch.sha256: found 'abc', expected 64 hexadecimal digits in lower case"),
     "stride of one patch": ("patch: 16", "patch: null, stride: 4", "r.yaml:4: rewards.patch.stride: found 4, expected null where the whole image is one patch"),
     "required key missing": (", optimizer: {lr: 1.0e-3}", "", "r.yaml:7: stages.sft.optimizer: found nothing, expected a value: the key is required"),
-    "name missing": ("{name: masked_pixel, weight: 0.5}", "{weight: 0.5}", "r.yaml:5: rewards.pixel.name: found nothing, expected the name of the reward; known: patch_perceptual, patch_dreamsim, masked_pixel"),
+    "name missing": ("{name: masked_pixel, weight: 0.5}", "{weight: 0.5}", f"r.yaml:5: rewards.pixel.name: found nothing, expected the name of the reward; known: {', '.join(REWARDS)}"),
     "indivisible batch": ("group_size: 4", "group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6, and 4 prompts × 4 samples = 16 leaves a remainder of 4, expected a divisor; try one of 1, 2, 4, 8, 16"),
     "indivisible groups": ("prompts_per_step: 4, group_size: 4", "prompts_per_step: 3, group_size: 4, micro_batch: 6", "r.yaml:8: stages.grpo.micro_batch: found 6 with groups of 4, expected whole groups, or a divisor of one group; try 4"),
     "stochastic algorithm on an ODE": ("group_size: 4", "group_size: 4, rollout: {dynamics: ode}", "r.yaml:8: stages.grpo.rollout.dynamics: found 'ode', expected a stochastic step for grpo, which learns from the noise it draws; use flow_sde"),
