@@ -1,0 +1,52 @@
+"""Under which terms rewards stand: their code, and the weights that they look for by default. No torch here.
+
+What a licence says in full is for its text to say; this is no legal advice. Weights of your own stand under your terms.
+"""
+
+from collections.abc import Mapping
+
+OURS = "Apache-2.0, as this project"
+UNKNOWN = "not known"
+DREAMSIM = (
+    "DreamSim is MIT-licensed and names no other licence for its weights; "
+    "of what they build on, DINO and SynCLR are Apache-2.0, CLIP and OpenCLIP MIT"
+)
+
+MODELS: Mapping[str, str] = {
+    "dreamsim": DREAMSIM,
+    "depth-anything/Depth-Anything-V2-Small-hf": "Apache-2.0",
+    "depth-anything/Depth-Anything-V2-Base-hf": "CC-BY-NC-4.0, not for commercial use",
+    "depth-anything/Depth-Anything-V2-Large-hf": "CC-BY-NC-4.0, not for commercial use",
+    "Intel/dpt-large": "Apache-2.0",
+    "google/siglip2-base-patch16-384": "Apache-2.0",
+    "openai/clip-vit-large-patch14": "MIT, as OpenAI's code; its card says for research",
+    "facebook/dinov2-base": "Apache-2.0",
+    "IDEA-Research/grounding-dino-tiny": "Apache-2.0",
+    "facebook/sam2-hiera-large": "Apache-2.0",
+    "tomg-group-umd/CSD-ViT-L": "MIT, as the class that publishes it says; trained from OpenAI's CLIP ViT-L/14 (MIT)",
+}
+"""Weights by the name that a recipe gives them."""
+
+REWARDS: Mapping[str, str] = {
+    "patch_perceptual": f"{OURS}; no weights",
+    "masked_pixel": f"{OURS}; no weights",
+    "patch_dreamsim": f"code MIT (package dreamsim); weights: {DREAMSIM}",
+    "depth_structure": f"{OURS}, on transformers (Apache-2.0); weights: those of checkpoint",
+    "region_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of encoder, detector and segmenter",
+    "target_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of encoder",
+    "style_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of checkpoint",
+}
+"""Rewards by the name that a recipe gives them: code first, then weights."""
+
+LICENCES: Mapping[str, str] = {**REWARDS, **MODELS}
+
+
+def licence_of(name: str) -> str:
+    """The terms of a reward or of weights, or that they are not known here.
+
+    >>> licence_of("facebook/dinov2-base")
+    'Apache-2.0'
+    >>> licence_of("somebody/else")
+    'not known'
+    """
+    return LICENCES.get(name, UNKNOWN)
