@@ -133,11 +133,11 @@ def sam2(cls=Sam2Model, config=Sam2Config):
         "image_size": [64, 64],
         "hidden_size": 8,
         "num_attention_heads": 1,
-        "blocks_per_stage": [1, 1, 1, 1],
+        "blocks_per_stage": [1, 1, 2, 1],
         "embed_dim_per_stage": [8, 16, 32, 64],
         "num_attention_heads_per_stage": [1, 2, 2, 2],
         "window_size_per_stage": [4, 4, 4, 4],
-        "global_attention_blocks": [2],
+        "global_attention_blocks": [3],
         "window_positional_embedding_background_size": [4, 4],
     }
     vision = {
