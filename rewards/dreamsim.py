@@ -46,7 +46,8 @@ class DreamSimMetric:
     frozen and in evaluation mode.
 
     Args:
-        type: ``ensemble`` (DINO, CLIP and OpenCLIP, all ViT-B/16) or one network of its own. Upstream's DINOv2 models
+        type: ``ensemble`` (DINO, CLIP and OpenCLIP, all ViT-B/16) or one network of its own; ``dino_vitb16_patch`` was
+            trained with the cells of its grid and compares their mean, too. Upstream's DINOv2 models
             are not among them, since their code is only to be had by running a repository's current branch.
         cache: the folder with the weights.
         batch: images that go through the networks at once.
@@ -75,9 +76,17 @@ class DreamSimMetric:
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings ``[N, D]`` of images ``[N, 3, H, W]`` in [0, 1]; each is squeezed to 224 × 224."""
+        return torch.cat([whole(embedded) for embedded in self._embedded(images)])
+
+    def cells(self, images: Tensor) -> Tensor:
+        """Of a patch model: embeddings ``[N, L, D]`` of the grid's cells, row by row, each of unit length."""
+        return torch.cat([embedded[:, 1:] for embedded in self._embedded(images)])
+
+    def _embedded(self, images: Tensor) -> Iterator[Tensor]:
         model = load(self.type, str(self.folder), str(images.device), self.sha256)
         with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([model.embed(to_input(some)) for some in images.float().split(self.batch)])
+            for some in images.float().split(self.batch):
+                yield model.embed(to_input(some))
 
     def compare(self, embedding_ND: Tensor, target_ND: Tensor) -> Tensor:
         """Similarity ``[N]`` in [−1, 1] of embeddings."""
@@ -128,6 +137,13 @@ class PatchDreamSim:
         return self.patches(inputs)
 
 
+def whole(embedding: Tensor) -> Tensor:
+    """What a patch model makes of an image (``[N, 1 + L, D]``) as upstream compares it: its first token and the mean of
+    its cells; other models' ``[N, D]`` as it is.
+    """
+    return embedding if embedding.ndim == 2 else torch.cat([embedding[:, 0], embedding[:, 1:].mean(dim=1)], dim=-1)
+
+
 def to_input(images: Tensor) -> Tensor:
     """Images ``[N, 3, H, W]`` in [0, 1] at the networks' size, whatever their own."""
     if images.shape[2:] == (SIDE, SIDE):
@@ -148,7 +164,13 @@ def load(type: str, folder: str, device: str, sha256: str | None) -> Any:
     with _LOADING, torch.random.fork_rng(devices=cuda):  # networks are initialised before they are loaded
         try:
             with _data_only(Path(folder)):
-                model, _ = _package().dreamsim(pretrained=True, device=device, cache_dir=folder, dreamsim_type=type)
+                model, _ = _package().dreamsim(
+                    pretrained=True,
+                    device=device,
+                    cache_dir=folder,
+                    dreamsim_type=type.removesuffix(files.PATCH),
+                    use_patch_model=type.endswith(files.PATCH),
+                )
         except Exception as error:  # damaged files raise all kinds
             raise RewardError(f"DreamSim {type} cannot be loaded from {folder}: {error}") from error
     if sha256 is None:

@@ -15,16 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock  # torch itself requires it
 
+from rewards.licences import DREAMSIM as LICENCES
 from rewards.types import RewardError
 
 RELEASES = "https://github.com/ssundaram21/dreamsim/releases/download"
 DINO_URL = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
 DINO_FILE = "checkpoints/dino_vitbase16_pretrain.pth"  # where torch.hub would put it, so that a cache of upstream fits
 RECORD = "rlrefine-sha256.json"
-LICENCES = (
-    "DreamSim is MIT-licensed and names no other licence for its weights; "
-    "of what they build on, DINO and SynCLR are Apache-2.0, CLIP and OpenCLIP MIT"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,43 +45,32 @@ class Published:
         return (f"{RELEASES}/{self.archive}", *([DINO_URL] if DINO_FILE in self.networks else []))
 
 
+DINO = ("dino_vitb16_pretrain.pth", DINO_FILE)  # DreamSim's own part of DINO, and the network that its authors publish
+
+
+def _single(network: tuple[str, ...], adapter: str, release: str, gigabytes: str, millions: int) -> Published:
+    """A model of one network."""
+    archive = f"{release}-checkpoints/dreamsim_{adapter.removesuffix('_lora').removesuffix('_single')}_checkpoint.zip"
+    size = f"at least {gigabytes} GB, {millions} M parameters"
+    return Published(networks=network, adapter=adapter, archive=archive, size=size)
+
+
 PUBLISHED = {
     "ensemble": Published(
-        networks=(
-            "dino_vitb16_pretrain.pth",
-            "clip_vitb16_pretrain.pth.tar",
-            "open_clip_vitb16_pretrain.pth.tar",
-            DINO_FILE,
-        ),
+        networks=(DINO[0], "clip_vitb16_pretrain.pth.tar", "open_clip_vitb16_pretrain.pth.tar", DINO[1]),
         adapter="ensemble_lora",
         archive="v0.2.0-checkpoints/dreamsim_ensemble_checkpoint.zip",
         size="1.3 GB and 0.34 GB, 258 M parameters",
     ),
-    "dino_vitb16": Published(
-        networks=("dino_vitb16_pretrain.pth", DINO_FILE),
-        adapter="dino_vitb16_single_lora",
-        archive="v0.2.0-checkpoints/dreamsim_dino_vitb16_checkpoint.zip",
-        size="at least 0.34 GB and again 0.34 GB, 86 M parameters",
+    "dino_vitb16": _single(DINO, "dino_vitb16_single_lora", "v0.2.0", "0.34 GB and again 0.34", 86),
+    "dino_vitb16_patch": _single(DINO, "dino_vitb16_patch_lora", "v0.2.1", "0.34 GB and again 0.34", 86),
+    "clip_vitb32": _single(("clip_vitb32_pretrain.pth.tar",), "clip_vitb32_single_lora", "v0.2.0", "0.35", 88),
+    "open_clip_vitb32": _single(
+        ("open_clip_vitb32_pretrain.pth.tar",), "open_clip_vitb32_single_lora", "v0.2.0", "0.35", 88
     ),
-    "clip_vitb32": Published(
-        networks=("clip_vitb32_pretrain.pth.tar",),
-        adapter="clip_vitb32_single_lora",
-        archive="v0.2.0-checkpoints/dreamsim_clip_vitb32_checkpoint.zip",
-        size="at least 0.35 GB, 88 M parameters",
-    ),
-    "open_clip_vitb32": Published(
-        networks=("open_clip_vitb32_pretrain.pth.tar",),
-        adapter="open_clip_vitb32_single_lora",
-        archive="v0.2.0-checkpoints/dreamsim_open_clip_vitb32_checkpoint.zip",
-        size="at least 0.35 GB, 88 M parameters",
-    ),
-    "synclr_vitb16": Published(
-        networks=("synclr_vit_b_16.pth",),
-        adapter="synclr_vitb16_single_lora",
-        archive="v0.2.1-checkpoints/dreamsim_synclr_vitb16_checkpoint.zip",
-        size="at least 0.34 GB, 86 M parameters",
-    ),
+    "synclr_vitb16": _single(("synclr_vit_b_16.pth",), "synclr_vitb16_single_lora", "v0.2.1", "0.34", 86),
 }
+PATCH = "_patch"  # at the end of the name of a model that was trained with the cells of its grid
 
 
 def default_folder() -> Path:

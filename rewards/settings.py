@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DreamSimType = Literal["ensemble", "dino_vitb16", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"]
+DreamSimType = Literal[
+    "ensemble", "dino_vitb16", "dino_vitb16_patch", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"
+]
 
 
 MetricName = Literal["ssim", "correlation", "l1", "l2", "charbonnier"]

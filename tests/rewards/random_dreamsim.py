@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from rewards.dreamsim_files import PUBLISHED
+
 WIDTH, PROJECTED = 32, 16
 HUBCONF = """
 import torch
@@ -59,7 +61,7 @@ def write_weights(model: str, folder: Path, *, hub: bool = False) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         _write_networks(model, folder)
-        adapter = folder / ("ensemble_lora" if model == "ensemble" else f"{model}_single_lora")
+        adapter = folder / PUBLISHED[model].adapter
         adapter.mkdir()
         lora = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none", "target_modules": ["qkv"]}
         (adapter / "adapter_config.json").write_text(json.dumps({**lora, "peft_type": "LORA", "inference_mode": True}))
@@ -80,7 +82,13 @@ def upstream(model: str, folder: Path, *, pretrained: bool = True):
 
     hub = torch.hub.get_dir()
     try:
-        return dreamsim(pretrained=pretrained, device="cpu", cache_dir=str(folder), dreamsim_type=model)[0]
+        return dreamsim(
+            pretrained=pretrained,
+            device="cpu",
+            cache_dir=str(folder),
+            dreamsim_type=model.removesuffix("_patch"),
+            use_patch_model=model.endswith("_patch"),
+        )[0]
     finally:
         torch.hub.set_dir(hub)
 
@@ -104,7 +112,7 @@ def _write_networks(model: str, folder: Path) -> None:
     if model == "ensemble":
         save(clip(16), "clip_vitb16_pretrain.pth.tar")
         save(clip(16), "open_clip_vitb16_pretrain.pth.tar")
-    if model in ("ensemble", "dino_vitb16"):
+    if model in ("ensemble", "dino_vitb16", "dino_vitb16_patch"):
         head = {f"mlp.{layer}.{part}": torch.zeros(2) for layer in (0, 2, 4) for part in ("weight", "bias")}
         head["last_layer.weight"] = torch.zeros(2)  # loaded and never used
         save({"student": {f"module.head.{name}": value for name, value in head.items()}}, "dino_vitb16_pretrain.pth")
