@@ -123,7 +123,7 @@ def grounding_dino():
         disable_custom_kernels=True,
     )
     return GroundingDinoForObjectDetection(config), GroundingDinoImageProcessor(
-        size={"shortest_edge": 64, "longest_edge": 80}
+        size={"shortest_edge": 96, "longest_edge": 120}
     )
 
 
