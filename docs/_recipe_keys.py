@@ -15,7 +15,17 @@ Every key that a recipe may have, from the same dataclasses that check it. A key
 SECTIONS = {
     "Policies": ["flux_kontext", "LoraSettings"],
     "Data": ["Data"],
-    "Rewards": ["patch_perceptual", "patch_dreamsim", "masked_pixel", "masked_perceptual"],
+    "Rewards": [
+        "patch_perceptual",
+        "patch_dreamsim",
+        "masked_pixel",
+        "masked_perceptual",
+        "target_similarity",
+        "style_similarity",
+        "depth_structure",
+        "region_similarity",
+        "DetectionSettings",
+    ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [
         "sft",

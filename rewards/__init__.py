@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rewards.composition import Component as Component
     from rewards.composition import WeightedRewards as WeightedRewards
+    from rewards.depth import DepthStructure as DepthStructure
     from rewards.dreamsim import DreamSimMetric as DreamSimMetric
     from rewards.dreamsim import PatchDreamSim as PatchDreamSim
     from rewards.features import FeatureCache as FeatureCache
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from rewards.omnirefiner import omnirefiner_rewards as omnirefiner_rewards
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
+    from rewards.region_similarity import RegionSimilarity as RegionSimilarity
     from rewards.similarity import ssim as ssim
+    from rewards.style import StyleSimilarity as StyleSimilarity
+    from rewards.target_similarity import TargetSimilarity as TargetSimilarity
     from rewards.types import Failure as Failure
     from rewards.types import Groups as Groups
     from rewards.types import Reward as Reward
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Component": "composition",
     "WeightedRewards": "composition",
+    "DepthStructure": "depth",
     "DreamSimMetric": "dreamsim",
     "PatchDreamSim": "dreamsim",
     "FeatureCache": "features",
@@ -46,7 +51,10 @@ _HOME = {
     "omnirefiner_rewards": "omnirefiner",
     "PatchPerceptual": "patches",
     "MaskedPixel": "pixel",
+    "RegionSimilarity": "region_similarity",
     "ssim": "similarity",
+    "StyleSimilarity": "style",
+    "TargetSimilarity": "target_similarity",
     "Failure": "types",
     "Groups": "types",
     "Reward": "types",
@@ -58,6 +66,7 @@ _HOME = {
 
 __all__ = [
     "Component",
+    "DepthStructure",
     "DreamSimMetric",
     "Failure",
     "FeatureCache",
@@ -67,11 +76,14 @@ __all__ = [
     "PairReward",
     "PatchDreamSim",
     "PatchPerceptual",
+    "RegionSimilarity",
     "Reward",
     "RewardError",
     "RewardInputs",
     "RewardOutput",
     "Scores",
+    "StyleSimilarity",
+    "TargetSimilarity",
     "TrlReward",
     "WeightedRewards",
     "omnirefiner_rewards",

@@ -154,8 +154,8 @@ def first_references(inputs: RewardInputs, role: str | None) -> list[Tensor]:
     Raises:
         RewardError: a row has none.
     """
-    found = [inputs.references_of(row, role)[:1] for row in range(inputs.rows)]
-    if not all(found):
+    has = inputs.has(f"references.{role}" if role else "references")
+    if not all(has):
         wanted = f"references{f' of the role {role}' if role else ''}"
-        raise RewardError(f"the reward needs {wanted}, and row {found.index([])} has none")
-    return [image for images in found for image in images]
+        raise RewardError(f"the reward needs {wanted}, and row {has.index(False)} has none")
+    return [inputs.references_of(row, role)[0] for row in range(inputs.rows)]

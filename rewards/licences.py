@@ -30,6 +30,7 @@ MODELS: Mapping[str, str] = {
 REWARDS: Mapping[str, str] = {
     "patch_perceptual": f"{OURS}; no weights",
     "masked_pixel": f"{OURS}; no weights",
+    "masked_perceptual": f"{OURS}; no weights",
     "patch_dreamsim": f"code MIT (package dreamsim); weights: {DREAMSIM}",
     "depth_structure": f"{OURS}, on transformers (Apache-2.0); weights: those of checkpoint",
     "region_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of encoder, detector and segmenter",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import settings
+from rewards import neural_settings, settings
 
 
 class RegistryError(RuntimeError):
@@ -65,6 +65,26 @@ REWARDS: dict[str, Entry] = {
         settings=settings.MaskedPerceptualSettings,
         place="rewards.masked:MaskedPerceptual",
         needs=frozenset({"targets", "masks"}),
+    ),
+    "target_similarity": Entry(
+        settings=neural_settings.TargetSimilaritySettings,
+        place="rewards.target_similarity:TargetSimilarity",
+        needs=frozenset({"targets"}),
+    ),
+    "style_similarity": Entry(
+        settings=neural_settings.StyleSimilaritySettings,
+        place="rewards.style:StyleSimilarity",
+        uses=frozenset({"references.style"}),
+    ),
+    "depth_structure": Entry(
+        settings=neural_settings.DepthStructureSettings,
+        place="rewards.depth:DepthStructure",
+        needs=frozenset({"drafts"}),
+    ),
+    "region_similarity": Entry(
+        settings=neural_settings.RegionSimilaritySettings,
+        place="rewards.region_similarity:RegionSimilarity",
+        needs=frozenset({"drafts", "references"}),
     ),
 }
 

@@ -16,3 +16,13 @@ def network_folder(tmp_path_factory):
         return made[kind]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def released_style(tmp_path_factory):
+    """CSD's file with random weights; tests must not change it."""
+    from tests.rewards.random_style import released
+
+    file = tmp_path_factory.mktemp("csd") / "pytorch_model.bin"
+    released(file)
+    return file

@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -64,10 +65,18 @@ def test_overlapping_patches():
 
 
 @pytest.fixture(params=sorted(REWARDS))
-def registered(request, dreamsim_folder):
+def registered(request, dreamsim_folder, network_folder, released_style):
     """Each registered reward, with what it takes to run it on small images without a network."""
-    needed = {"patch_dreamsim": lambda: {"type": "clip_vitb32", "patch": 16, "cache": dreamsim_folder("clip_vitb32")}}
-    return request.param, REWARDS[request.param].build(needed.get(request.param, dict)())
+    dino = "dino_vitb16_patch"
+    needed = {
+        "patch_dreamsim": lambda: {"type": "clip_vitb32", "patch": 16, "cache": dreamsim_folder("clip_vitb32")},
+        "target_similarity": lambda: {"checkpoint": str(network_folder("siglip2"))},
+        "style_similarity": lambda: {"checkpoint": str(released_style)},
+        "depth_structure": lambda: {"checkpoint": str(network_folder("depth_anything"))},
+        "region_similarity": lambda: {"checkpoint": str(dreamsim_folder(dino))},
+    }
+    settings = REWARDS[request.param].settings(**needed.get(request.param, dict)())
+    return request.param, REWARDS[request.param].build(asdict(settings))
 
 
 def test_every_reward_keeps_the_contract(registered):
@@ -93,9 +102,14 @@ def test_variants_keep_the_contract(reward):
 
 
 def test_the_best_score_is_the_end_of_the_range(registered):
-    inputs = inputs_of(group=1)
-    perfect = registered[1](RewardInputs(images=inputs.targets, targets=inputs.targets, masks=inputs.masks))
-    torch.testing.assert_close(perfect, torch.full((2,), registered[1].range[1]))
+    name, reward = registered
+    targets = inputs_of(group=1).targets
+    shown = {"references": [[target] for target in targets], "roles": [["style"]] * 2}
+    perfect = reward(RewardInputs(images=targets, targets=targets, drafts=targets, masks=inputs_of().masks, **shown))
+    if name == "region_similarity":  # compares every cell with every other: 1 is for images whose cells are all alike
+        assert (perfect < 1).all()
+    else:
+        torch.testing.assert_close(perfect, torch.full((2,), reward.range[1]), atol=1e-6, rtol=1e-6)
 
 
 def test_inputs_that_do_not_fit_are_refused():

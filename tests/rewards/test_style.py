@@ -1,66 +1,19 @@
 """CSD from a file in the form of its release, against the same network of open_clip, as CSD's authors load it."""
 
-import argparse
 import os
 
-import numpy
 import pytest
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, VisionTransformer
 from PIL import Image
 from skimage.data import astronaut
 from torchvision import transforms
 
-from rewards import RewardError, RewardInputs
+from rewards import Component, RewardError, RewardInputs, WeightedRewards
 from rewards.preparation import prepare
 from rewards.style import MEAN, STD, StyleSimilarity, load, preparation
 from rewards.testing import check_reward
-
-SIDE, WIDTH, PROJECTED = 32, 128, 24
-
-
-def network():
-    """OpenAI's vision transformer as open_clip builds it: two heads of 64."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = VisionTransformer(
-            image_size=SIDE,
-            patch_size=8,
-            width=WIDTH,
-            layers=2,
-            heads=2,
-            mlp_ratio=2,
-            output_dim=PROJECTED,
-            act_layer=QuickGELU,
-        )
-        for parameter in made.parameters():
-            torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1), std=WIDTH**-0.5)
-    made.proj = None
-    return made.eval()
-
-
-def released(file, **changes):
-    """A file as CSD's training writes it: with the prefix of its processes, optimizers and the options of the run."""
-    generator = torch.Generator().manual_seed(1)
-    state = {f"module.backbone.{name}": value for name, value in network().state_dict().items()}
-    for head in ("style", "content"):
-        state[f"module.last_layer_{head}"] = torch.randn(WIDTH, PROJECTED, generator=generator) / WIDTH**0.5
-    content = {
-        "model_state_dict": state,
-        "opt_bb": {"param_groups": [{"lr": numpy.float64(1e-4)}]},
-        "iter": 3,
-        "args": argparse.Namespace(arch="vit_large", lr=0.003),
-    }
-    torch.save(content | changes, file)
-    return state
-
-
-@pytest.fixture(scope="module")
-def released_file(tmp_path_factory):
-    file = tmp_path_factory.mktemp("csd") / "pytorch_model.bin"
-    released(file)
-    return file
+from tests.rewards.random_style import SIDE, network, released
 
 
 def reward_of(file, **kwargs):
@@ -76,19 +29,19 @@ def inputs_of(rows=2, group=2, **kwargs):
     return RewardInputs(**made | kwargs)
 
 
-def test_style_is_that_of_the_authors_network(released_file, tmp_path):
+def test_style_is_that_of_the_authors_network(released_style, tmp_path):
     images, state = torch.rand(3, 3, SIDE, SIDE), released(tmp_path / "again.bin")
     pixels = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     with torch.no_grad():
         theirs = F.normalize(network()(pixels) @ state["module.last_layer_style"], dim=1)
-    ours = reward_of(released_file).embed(images)
+    ours = reward_of(released_style).embed(images)
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=0)
     with torch.no_grad():
         content = F.normalize(network()(pixels) @ state["module.last_layer_content"], dim=1)
     assert (ours - content).abs().max() > 0.01  # it is not the other projection
 
 
-def test_images_are_prepared_as_the_authors_do(released_file):
+def test_images_are_prepared_as_the_authors_do(released_style):
     theirs = transforms.Compose(
         [
             transforms.Resize(SIDE, interpolation=transforms.InterpolationMode.BICUBIC),
@@ -98,15 +51,15 @@ def test_images_are_prepared_as_the_authors_do(released_file):
         ]
     )
     photo = astronaut()[:400]
-    ours = prepare(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255, preparation(load(released_file, "cpu")))
+    ours = prepare(torch.from_numpy(photo).permute(2, 0, 1)[None] / 255, preparation(load(released_style, "cpu")))
     # PIL rounds and clips to 8 bits after each of its two passes
     difference = (ours - theirs(Image.fromarray(photo))).abs() * min(STD)
     assert difference.max() < 7 / 255
     assert difference.mean() < 0.5 / 255
 
 
-def test_the_score_is_the_cosine_to_the_style_reference(released_file):
-    reward, inputs = reward_of(released_file), inputs_of()
+def test_the_score_is_the_cosine_to_the_style_reference(released_style):
+    reward, inputs = reward_of(released_style), inputs_of()
     score_B, style_BD = reward(inputs), reward.embed(inputs.images)
     for sample in range(4):
         expected = (style_BD[sample] * reward.embed(inputs.references[sample // 2][1][None])[0]).sum()
@@ -118,33 +71,41 @@ def test_the_score_is_the_cosine_to_the_style_reference(released_file):
 
 
 @pytest.mark.parametrize("role", ["style", None])
-def test_keeps_the_contract_of_rewards(role, released_file):
-    reward = reward_of(released_file, role=role)
+def test_keeps_the_contract_of_rewards(role, released_style):
+    reward = reward_of(released_style, role=role)
+    check_reward(reward)
     assert reward.uses == ({"references.style"} if role else {"references"})
-    check_reward(reward_of(released_file, role="reference" if role else None))
 
 
-def test_references_are_embedded_once_a_row_or_once_at_all(released_file, monkeypatch):
+def test_it_does_not_apply_to_a_row_without_a_style(released_style):
+    reward, inputs = reward_of(released_style), inputs_of(rows=2, group=2)
+    mixed = inputs_of(images=inputs.images, references=inputs.references, roles=[["a", "b"], ["subject", "style"]])
+    output = WeightedRewards({"style": Component(reward=reward)})(mixed)
+    assert output.applicable["style"].tolist() == [False, False, True, True]
+    assert torch.equal(output.breakdown["style"][2:], reward(inputs)[2:])
+
+
+def test_references_are_embedded_once_a_row_or_once_at_all(released_style, monkeypatch):
     seen, embed, inputs = [], StyleSimilarity.embed, inputs_of(rows=2, group=3)
     monkeypatch.setattr(StyleSimilarity, "embed", lambda self, some: seen.append(len(some)) or embed(self, some))
-    first = reward_of(released_file, batch=4)(inputs)
+    first = reward_of(released_style, batch=4)(inputs)
     assert seen == [1, 1, 4, 2]
-    kept = reward_of(released_file, batch=4, keep_references=2)
+    kept = reward_of(released_style, batch=4, keep_references=2)
     kept(inputs)
     seen.clear()
     torch.testing.assert_close(kept(inputs), first, atol=1e-6, rtol=0)
     assert seen == [4, 2]
 
 
-def test_a_folder_a_file_and_safetensors_are_one(released_file, tmp_path):
+def test_a_folder_a_file_and_safetensors_are_one(released_style, tmp_path):
     from safetensors.torch import save_file
 
     images, state = torch.rand(1, 3, SIDE, SIDE), released(tmp_path / "again.bin")
     save_file(
         {name.removeprefix("module."): value.clone() for name, value in state.items()}, tmp_path / "model.safetensors"
     )
-    expected = reward_of(released_file).embed(images)
-    assert torch.equal(reward_of(released_file.parent).embed(images), expected)
+    expected = reward_of(released_style).embed(images)
+    assert torch.equal(reward_of(released_style.parent).embed(images), expected)
     assert torch.equal(reward_of(tmp_path / "model.safetensors").embed(images), expected)
 
 

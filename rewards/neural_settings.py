@@ -1,0 +1,149 @@
+"""What a recipe may say about rewards that look through networks of transformers. No torch here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def check_counts(**counts: int) -> None:
+    """A batch is at least one image; nothing less than nothing is kept."""
+    for name, count in counts.items():
+        least = 1 if name == "batch" else 0
+        if count < least:
+            raise ValueError(f"{name}: expected at least {least}, found {count}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSimilaritySettings:
+    """Similarity of a vision network's features to the target's."""
+
+    encoder: Literal["siglip2", "clip", "dinov2"] = "siglip2"
+    """The kind of network."""
+    features: Literal["flat", "mean", "pooled"] = "flat"
+    """All cells of its grid side by side, their mean, or the network's own summary of the image."""
+    checkpoint: str | None = None
+    """A folder, or a repository of the Hugging Face hub; by default the one that is usual for the encoder."""
+    revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    download: bool = False
+    """Fetch a repository that is not in the hub's cache."""
+    batch: int = 16
+    """Images that go through the network at once; less takes less memory and changes nothing else."""
+    keep_targets: int = 0
+    """Rows whose targets' features stay in memory for the next steps; 0 embeds targets anew at every step."""
+
+    def __post_init__(self) -> None:
+        check_counts(batch=self.batch, keep_targets=self.keep_targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthStructureSettings:
+    """Negative difference of the image's depth to the draft's: did the edit keep the scene?"""
+
+    checkpoint: str = "depth-anything/Depth-Anything-V2-Small-hf"
+    """Any depth network of transformers: a folder, or a repository of the Hugging Face hub."""
+    revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    preparation: Literal["processor", "spie"] = "processor"
+    """Resize as the network's image processor says, or as the paper's code does (shorter side 518)."""
+    normalise: Literal["none", "draft"] = "none"
+    """Leave depth in the network's units, or divide by the spread of the draft's depth."""
+    download: bool = False
+    """Fetch a repository that is not in the hub's cache."""
+    batch: int = 8
+    """Images that go through the network at once; less takes less memory and changes nothing else."""
+    keep_drafts: int = 0
+    """Rows whose drafts' depth stays in memory for the next steps; 0 measures drafts anew at every step."""
+
+    def __post_init__(self) -> None:
+        check_counts(batch=self.batch, keep_drafts=self.keep_drafts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleSimilaritySettings:
+    """Similarity of the image's style to that of a reference, as CSD sees style."""
+
+    checkpoint: str = "tomg-group-umd/CSD-ViT-L"
+    """CSD's file, a folder that has it, or a repository of the Hugging Face hub."""
+    revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    role: str | None = "style"
+    """Role of the reference that shows the style; null for the first one of any role. Rows without one do not count."""
+    download: bool = False
+    """Fetch a repository that is not in the hub's cache."""
+    batch: int = 16
+    """Images that go through the network at once; less takes less memory and changes nothing else."""
+    keep_references: int = 0
+    """Rows whose references' style stays in memory for the next steps; 0 embeds references anew at every step."""
+
+    def __post_init__(self) -> None:
+        check_counts(batch=self.batch, keep_references=self.keep_references)
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset({f"references.{self.role}" if self.role else "references"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings:
+    """How objects are found by their names: boxes by Grounding DINO, outlines by SAM 2."""
+
+    detector: str = "IDEA-Research/grounding-dino-tiny"
+    """A Grounding DINO: a folder, or a repository of the Hugging Face hub."""
+    detector_revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    segmenter: str = "facebook/sam2-hiera-large"
+    """A SAM 2: a folder, or a repository of the Hugging Face hub."""
+    segmenter_revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    threshold: float = 0.4
+    """Confidence above which a box counts, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold: expected a number between 0 and 1, found {self.threshold}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionSimilaritySettings:
+    """Similarity of the edited region to the style region of the visual prompt, less the error outside of it."""
+
+    encoder: Literal["dreamsim", "dinov2", "clip"] = "dreamsim"
+    """The network whose features are compared; ``dreamsim`` is its patch model on DINO."""
+    checkpoint: str | None = None
+    """A folder, or a repository of the Hugging Face hub; for ``dreamsim`` the folder of its weights."""
+    revision: str | None = None
+    """Commit, tag or branch of a repository."""
+    regions: Literal["data", "detected", "whole"] = "data"
+    """The row's mask and all of the style image, both found by their names, or everything."""
+    object: str = "object"
+    """With ``detected``: the column that names what is edited in the draft."""
+    style: str = "style"
+    """With ``detected``: the column that names what shows the style in its image."""
+    role: str | None = None
+    """Role of the reference that is the visual prompt; null for the first one of any role."""
+    reconstruction: float = 0.5
+    """Weight of the squared error to the draft outside the edit region; 0 leaves it out."""
+    as_released: bool = False
+    """Where a mask covers everything take the error of the whole image, as the paper's code does, instead of none."""
+    undetected: Literal["fail", "whole"] = "fail"
+    """What a row comes to in which an object is not found: its samples fail, or the whole image is the region."""
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
+    """With ``detected``: the networks that find objects."""
+    download: bool = False
+    """Fetch what is not at hand."""
+    batch: int = 16
+    """Images that go through the encoder at once; less takes less memory and changes nothing else."""
+    keep_regions: int = 0
+    """Images whose detected regions stay in memory for the next steps; 0 looks for objects anew at every step."""
+
+    def __post_init__(self) -> None:
+        check_counts(batch=self.batch, keep_regions=self.keep_regions)
+        if self.reconstruction < 0:
+            raise ValueError(f"reconstruction: expected 0 or more, found {self.reconstruction}")
+        if self.encoder == "dreamsim" and self.revision is not None:
+            raise ValueError(f"revision: expected null with encoder dreamsim, found {self.revision!r}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        names = {self.object, self.style} if self.regions == "detected" else set()
+        return frozenset({"drafts", f"references.{self.role}" if self.role else "references", *names})
