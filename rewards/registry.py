@@ -27,6 +27,7 @@ class Entry:
         place: ``module:class``.
         needs: conditions of every row.
         uses: conditions without which the part does not apply to a row.
+        networks: whether it looks through networks of which only their weights tell the sizes.
         package: where it comes from, with its version; None for what is built in.
     """
 
@@ -34,6 +35,7 @@ class Entry:
     place: str
     needs: frozenset[str] = field(default_factory=frozenset)
     uses: frozenset[str] = field(default_factory=frozenset)
+    networks: bool = False
     package: str | None = None
 
     def needs_with(self, chosen: Any) -> frozenset[str]:
@@ -69,21 +71,25 @@ REWARDS: dict[str, Entry] = {
     "target_similarity": Entry(
         settings=neural_settings.TargetSimilaritySettings,
         place="rewards.target_similarity:TargetSimilarity",
+        networks=True,
         needs=frozenset({"targets"}),
     ),
     "style_similarity": Entry(
         settings=neural_settings.StyleSimilaritySettings,
         place="rewards.style:StyleSimilarity",
+        networks=True,
         uses=frozenset({"references.style"}),
     ),
     "depth_structure": Entry(
         settings=neural_settings.DepthStructureSettings,
         place="rewards.depth:DepthStructure",
+        networks=True,
         needs=frozenset({"drafts"}),
     ),
     "region_similarity": Entry(
         settings=neural_settings.RegionSimilaritySettings,
         place="rewards.region_similarity:RegionSimilarity",
+        networks=True,
         needs=frozenset({"drafts", "references"}),
     ),
 }

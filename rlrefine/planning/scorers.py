@@ -22,6 +22,7 @@ WIDTH, LAYERS, HEADS = 768, 12, 12
 CELLS: dict[DreamSimType, tuple[int, ...]] = {
     "ensemble": (16, 16, 16),
     "dino_vitb16": (16,),
+    "dino_vitb16_patch": (16,),
     "clip_vitb32": (32,),
     "open_clip_vitb32": (32,),
     "synclr_vitb16": (16,),
@@ -99,7 +100,8 @@ def scorers(recipe: Recipe) -> Scorers:
     components: dict[str, Component] = {}
     networks, left_out = nn.ModuleList(), []
     for label, part in recipe.rewards.items():
-        if REWARDS[part.name].package is not None:  # what it does with tensors without content is not known
+        entry = REWARDS[part.name]
+        if entry.networks or entry.package is not None:  # what it does with tensors without content is not known
             left_out.append(label)
             continue
         if part.name in WITH_NETWORKS:
@@ -111,7 +113,7 @@ def scorers(recipe: Recipe) -> Scorers:
             built = build_rewards({label: part})
         except RewardError:
             built = None
-        if built is None or part.name not in REWARDS:
+        if built is None:
             left_out.append(label)
         else:
             components |= built.components

@@ -22,7 +22,7 @@ from rlrefine.planning.live import LiveBytes
 from rlrefine.planning.plan import make_plan, plan_stage
 from rlrefine.planning.pretend import pretending
 from rlrefine.planning.render import as_mapping
-from rlrefine.planning.scorers import patch_dreamsim
+from rlrefine.planning.scorers import patch_dreamsim, scorers
 from rlrefine.planning.shapes import SHAPES
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.schema import Engine
@@ -204,6 +204,14 @@ def test_the_memory_of_a_reward_with_networks_is_among_it():
     networks = {found[c.REWARDS] for found in plan.memory["grpo"][1].values()}
     (size,) = networks
     assert size == pytest.approx(258e6 * 4, rel=0.02)  # 258 million numbers, as upstream's ensemble
+
+
+def test_rewards_whose_networks_only_weights_describe_are_left_out():
+    parts = ["rewards.seen.name=target_similarity", "rewards.deep.name=depth_structure"]
+    found = scorers(load_recipe("omnirefiner_tiny", parts))
+    assert found.left_out == ("seen", "deep")
+    assert found.rewards is not None
+    assert not {"seen", "deep"} & set(found.rewards.components)
 
 
 def test_a_recipe_with_problems_shows_the_same_errors_as_validate(capfd):

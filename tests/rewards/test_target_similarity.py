@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from rewards import RewardError, RewardInputs, pretrained
 from rewards.encoders import FAMILIES, VisionEncoder
+from rewards.licences import MODELS
 from rewards.target_similarity import TargetSimilarity
 from rewards.testing import check_reward
 
@@ -227,3 +228,7 @@ def test_damaged_weights_are_one_error(network_folder, tmp_path):
     reward = TargetSimilarity(encoder="clip", checkpoint=str(folder))
     with pytest.raises(RewardError, match="cannot be loaded from"):
         reward(RewardInputs(images=torch.rand(1, 3, 32, 32), targets=torch.rand(1, 3, 32, 32)))
+
+
+def test_the_default_networks_have_their_terms():
+    assert {family.checkpoint for family in FAMILIES.values()} <= set(MODELS)
