@@ -114,7 +114,7 @@ class RegionSimilaritySettings:
     revision: str | None = None
     """Commit, tag or branch of a repository."""
     regions: Literal["data", "detected", "whole"] = "data"
-    """The row's mask and all of the style image, both found by their names, or everything."""
+    """The masks of the row and of its style image (all of it without one), both found by their names, or everything."""
     object: str = "object"
     """With ``detected``: the column that names what is edited in the draft."""
     style: str = "style"

@@ -35,8 +35,8 @@ class RegionSimilarity:
         encoder: ``dreamsim`` (its patch model), ``dinov2`` or ``clip``.
         checkpoint: of the encoder: a folder or a repository of the hub; for ``dreamsim`` the folder of its weights.
         revision: of a repository.
-        regions: ``data``, the edit region is the row's mask, all of the image where it has none, and the style region
-            is all of the style image; ``detected``, both are found by their names; ``whole``, both are everything.
+        regions: ``data``, the edit region is the row's mask and the style region the style image's, all of an image
+            where it has none; ``detected``, both are found by their names; ``whole``, both are everything.
         object, style: columns with the name of what is edited in the draft, and of what shows the style in its image.
         role: of the reference that is the style image, the first one if there are more; None for any role.
         reconstruction: λ; 0 leaves the error outside to a reward of its own.
@@ -109,9 +109,13 @@ class RegionSimilarity:
         """The region of each row's draft (0) or style image (1); none where an object is not found."""
         if self.find is not None:
             return [self.find(*pair) for pair in zip(images, inputs.extras[self.columns[which]], strict=True)]
-        if self.uses_masks and which == 0 and inputs.masks is not None:
-            return list(inputs.masks)
-        return [torch.ones_like(image[:1]) for image in images]
+        whole = [torch.ones_like(image[:1]) for image in images]
+        if not self.uses_masks:
+            return list(whole)
+        if which == 0:
+            return list(whole if inputs.masks is None else inputs.masks)
+        masks = [inputs.reference_masks_of(row, self.role)[0] for row in range(inputs.rows)]
+        return [known if mask is None else mask for mask, known in zip(masks, whole, strict=True)]
 
     def _outside(self, inputs: RewardInputs, mask_P1HW: Tensor) -> Tensor:
         """Negative mean squared error outside the region, ``[B]``."""

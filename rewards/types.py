@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-FIELDS = ("targets", "drafts", "masks", "references", "roles", "prompts")
+FIELDS = ("targets", "drafts", "masks", "references", "roles", "reference_masks", "prompts")
 """The conditions that have a field of their own in ``RewardInputs``."""
 
 
@@ -72,6 +72,7 @@ class RewardInputs:
         masks: ``[P, 1, H, W]`` in [0, 1], 1 where the detail is.
         references: for each row its reference images ``[3, h, w]``, of any number and size.
         roles: what each of them is for, as many a row; without them every one is a ``reference``.
+        reference_masks: where in each of them the detail is, ``[1, h, w]``, or None where that is not known.
         prompts: one text a row.
         extras: further columns of the data, one value a row; None where a row has none.
 
@@ -86,6 +87,7 @@ class RewardInputs:
     masks: Tensor | None = None
     references: Sequence[Sequence[Tensor]] | None = None
     roles: Sequence[Sequence[str]] | None = None
+    reference_masks: Sequence[Sequence[Tensor | None]] | None = None
     prompts: Sequence[str] | None = None
     extras: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -137,9 +139,16 @@ class RewardInputs:
 
     def references_of(self, row: int, role: str | None) -> list[Tensor]:
         """The references of a row that have a role, or all of them, in their order."""
-        references = [] if self.references is None else self.references[row]
-        roles = ["reference"] * len(references) if self.roles is None else self.roles[row]
-        return [image for image, its in zip(references, roles, strict=True) if role in (None, its)]
+        return [] if self.references is None else self._with_role(row, role, self.references[row])
+
+    def reference_masks_of(self, row: int, role: str | None) -> list[Tensor | None]:
+        """The masks of these references, None for one without."""
+        masks = [None] * self.reference_counts[row] if self.reference_masks is None else self.reference_masks[row]
+        return self._with_role(row, role, masks)
+
+    def _with_role(self, row: int, role: str | None, values: Sequence[Any]) -> list[Any]:
+        roles = ["reference"] * len(values) if self.roles is None else self.roles[row]
+        return [value for value, its in zip(values, roles, strict=True) if role in (None, its)]
 
     def part(self, rows: Sequence[int], samples: Sequence[int] | None = None) -> "RewardInputs":
         """Some rows, in this order, with some samples of each, or with all."""

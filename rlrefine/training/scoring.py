@@ -48,6 +48,10 @@ def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
             [reference.image.to(images.device) for reference in example.references] for example in batch.examples
         ],
         roles=[[reference.role for reference in example.references] for example in batch.examples],
+        reference_masks=[
+            [None if reference.mask is None else reference.mask.to(images.device) for reference in example.references]
+            for example in batch.examples
+        ],
         prompts=batch.prompts,
         extras={key: [example.extras[key] for example in batch.examples] for key in sorted(shared)},
     )

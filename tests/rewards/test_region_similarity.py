@@ -118,6 +118,23 @@ def test_without_masks_and_for_the_whole_frame_everything_counts(reward_of):
     assert not torch.equal(reward_of()(part), expected)
 
 
+def test_the_style_images_own_mask_is_its_region(reward_of):
+    inputs = inputs_of()
+    half = [torch.zeros_like(row[0][:1]) for row in inputs.references]
+    for mask in half:
+        mask[:, :16] = 1
+    kept = {"images": inputs.images, "drafts": inputs.drafts, "masks": inputs.masks, "references": inputs.references}
+    masked = inputs_of(**kept, reference_masks=[[mask] for mask in half])
+    reward = reward_of()
+    for sample, score in enumerate(reward(masked)):
+        row = sample // 2
+        image, draft, style_image = inputs.images[sample], inputs.drafts[row], inputs.references[row][0]
+        theirs = released(image, draft, style_image, inputs.masks[row], half[row], reward.encoder.cells)
+        torch.testing.assert_close(score, 1 - theirs, atol=2e-6, rtol=0)
+    unknown = inputs_of(**kept, reference_masks=[[None], [None]])
+    assert torch.equal(reward(unknown), reward(inputs))
+
+
 def test_cells_inside_by_hand():
     # a grid of 2 × 2 over 4 × 4 pixels: the nearest pixel of a cell is its upper left one
     mask = torch.zeros(3, 1, 4, 4)
