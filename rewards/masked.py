@@ -63,16 +63,16 @@ class MaskedPerceptual:
         return self.metric.compare(self.metric.embed(known), inputs.per_sample(found))
 
 
-def side_of(inputs: RewardInputs, where: Side, feather: float) -> Tensor:
+def side_of(inputs: RewardInputs, where: Side, feather: float, against: str = "targets") -> Tensor:
     """How much each pixel of a row counts, ``[P, 1, H, W]``.
 
     Raises:
-        RewardError: images, targets and masks are not of one size.
+        RewardError: images, masks and what images are compared with are not of one size.
     """
-    masks, targets = inputs.condition("masks"), inputs.condition("targets")
-    sizes = {"images": inputs.images, "targets": targets, "masks": masks}
+    masks = inputs.condition("masks")
+    sizes = {"images": inputs.images, against: inputs.condition(against), "masks": masks}
     if len({tuple(each.shape[2:]) for each in sizes.values()}) > 1:
         found = ", ".join(f"{name} of {each.shape[2]} × {each.shape[3]}" for name, each in sizes.items())
-        raise RewardError(f"expected images, targets and masks of one size in pixels, got {found}")
+        raise RewardError(f"expected images, {against} and masks of one size in pixels, got {found}")
     soft = feathered(masks, feather)
     return soft if where == "inside" else 1 - soft

@@ -20,14 +20,17 @@ class MaskedPixel:
 
         r = −Σ M·ρ(y − y*) / (C·Σ M),   ρ(d) = d² (l2), |d| (l1) or √(d² + ε²) − ε (charbonnier, ε = 1e-3)
 
+    y* is the row's target, or its draft: with ``where="outside"`` that is the reconstruction term of SPIE.
+
     A row whose mask is empty on the wanted side scores 0, the best, since there is nothing to get wrong.
 
     Args:
         norm: ``l2`` for the squared error, ``l1`` for the absolute one, ``charbonnier`` for a smooth absolute one.
         where: ``inside`` the mask, or ``outside`` of it.
         feather: pixels over which the mask's edge is softened on each side.
+        against: ``targets``, or ``drafts`` for what an edit should leave as it was.
 
-    Reference: OmniRefiner, arXiv 2511.19990, figure 3 ("masked MSE score").
+    Reference: OmniRefiner, arXiv 2511.19990, figure 3 ("masked MSE score"); SPIE, arXiv 2504.12833 (reconstruction).
 
     >>> import torch
     >>> image, target = torch.full((1, 3, 8, 8), 0.5), torch.zeros(1, 3, 8, 8)
@@ -35,7 +38,6 @@ class MaskedPixel:
     tensor([-0.2500])
     """
 
-    needs = frozenset({"targets", "masks"})
     uses: frozenset[str] = frozenset()
     range = (-1.0, 0.0)
 
@@ -45,12 +47,14 @@ class MaskedPixel:
         norm: Literal["l1", "l2", "charbonnier"] = "l2",
         where: Side = "inside",
         feather: float = 0.0,
+        against: Literal["targets", "drafts"] = "targets",
     ) -> None:
-        self.norm, self.feather = norm, feather
+        self.norm, self.feather, self.against = norm, feather, against
         self.where: Side = where
+        self.needs = frozenset({against, "masks"})
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
-        weights = inputs.per_sample(side_of(inputs, self.where, self.feather))
-        error = penalty(inputs.images - inputs.per_sample(inputs.condition("targets")), self.norm)
+        weights = inputs.per_sample(side_of(inputs, self.where, self.feather, self.against))
+        error = penalty(inputs.images - inputs.per_sample(inputs.condition(self.against)), self.norm)
         counted = error.shape[1] * weights.sum(dim=(1, 2, 3))
         return -(weights * error).sum(dim=(1, 2, 3)) / counted.clamp(min=1e-6)

@@ -87,6 +87,12 @@ class MaskedPixelSettings:
     """Which side of the mask counts."""
     feather: float = 0.0
     """Pixels over which the mask's edge is softened on each side."""
+    against: Literal["targets", "drafts"] = "targets"
+    """What the pixels should be: the target's, or the draft's, for what an edit should leave as it was."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.against, "masks"})
 
     def __post_init__(self) -> None:
         check_feather(self.feather)

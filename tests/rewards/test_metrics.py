@@ -108,6 +108,7 @@ def test_targets_are_embedded_once(monkeypatch):
         MaskedPerceptual(where="outside"),
         MaskedPixel(norm="charbonnier", feather=3),
         MaskedPixel(where="outside", feather=3),
+        MaskedPixel(where="outside", against="drafts"),
         PatchPerceptual(metric="l1", patch=4),
     ],
 )

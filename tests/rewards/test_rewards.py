@@ -34,6 +34,11 @@ def test_masked_pixel_by_hand():
     assert MaskedPixel(norm="l1")(inputs).item() == pytest.approx(-1 / 4)
     # outside: 14 pixels, one of them wrong by 0.9
     assert MaskedPixel(where="outside")(inputs).item() == pytest.approx(-0.81 / 14)
+    # against a draft of ½: |0.9 − ½| once, |0 − ½| 13 times
+    kept = MaskedPixel(norm="l1", where="outside", against="drafts")
+    assert kept.needs == {"drafts", "masks"}
+    unaimed = RewardInputs(images=image, drafts=torch.full_like(image, 0.5), masks=mask)
+    assert kept(unaimed).item() == pytest.approx(-(0.4 + 13 * 0.5) / 14)
 
 
 def test_masked_pixel_with_nothing_to_get_wrong_is_best():
