@@ -29,7 +29,7 @@ from policies.flux_positions import image_positions, masked_positions
 from policies.memory import HOME, quantize_blocks, tiled, visiting
 from policies.registry import EMBEDDED
 from policies.schedule import FlowSchedule, resolution_shift
-from policies.settings import FluxKontextSettings, Precision
+from policies.settings import FluxKontextSettings, Guidance, Precision
 from policies.weights import StageWeights, WeightSet
 
 ADAPTER_TARGETS = (
@@ -183,13 +183,18 @@ class FluxKontext:
             decoded = vae.decode(unpacked, return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
-    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: float) -> Tensor:
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: Guidance) -> Tensor:
         """The predicted velocity ``[B, L, D]``, float32, at noise levels ``sigma`` ``[B]``.
 
         Args:
             guidance: fed to the network as an embedding, if it was distilled to have one; it costs no second
                 evaluation.
+
+        Raises:
+            PolicyError: scales by name.
         """
+        if isinstance(guidance, Mapping):
+            raise PolicyError(f"guidance: expected one number for this model, found {dict(guidance)}")
         parts = [
             self._velocity(latents[rows], sigma[rows], conditioning, rows, ids, guidance)
             for rows, ids in conditioning.calls()

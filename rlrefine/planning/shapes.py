@@ -142,7 +142,7 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
     ddim = configs["scheduler"].get("_class_name") == DDIMScheduler.__name__
     with in_earnest():  # a schedule is looked at
         kind = DDIMScheduler if ddim else EulerAncestralDiscreteScheduler
-        scheduler = kind.from_config(dict(configs["scheduler"]))
+        scheduler: Any = kind.from_config(dict(configs["scheduler"]))
     tokens: Any = NoTokens()
     nothing: Any = None
     pipeline = StableDiffusionInstructPix2PixPipeline(
