@@ -97,7 +97,7 @@ class Step:
         self.chunks = tuple(chunks_of(1, choice.group, choice.micro_batch))
         self.shape = policy.latent_shape(self.batch.size)
         settings = cast(Grpo, trainer.objective).settings
-        self.plan = plan_of(settings, policy.noise_shift(self.batch.size), 0, 0)
+        self.plan = plan_of(settings, policy.schedule(self.batch.size), 0, 0)
         self.conditioning: Any = None
         self.trajectory: Any = None
         self.images: Any = None

@@ -13,7 +13,7 @@ HEAD = """# Recipe keys
 Every key that a recipe may have, from the same dataclasses that check it. A key without a default must be given.
 """
 SECTIONS = {
-    "Policies": ["flux_kontext", "LoraSettings"],
+    "Policies": ["flux_kontext", "instruct_pix2pix", "LoraSettings"],
     "Data": ["Data"],
     "Rewards": [
         "patch_perceptual",

@@ -10,6 +10,8 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from policies.schedule import Schedule
+from policies.settings import Guidance
 from policies.weights import StageWeights, WeightSet
 
 
@@ -80,12 +82,20 @@ class Policy(Protocol):
         """The shape of one sample's latents for images of (height, width)."""
         ...
 
-    def noise_shift(self, size: tuple[int, int]) -> float:
-        """The shift μ of noise levels for images of (height, width)."""
+    def schedule(self, size: tuple[int, int]) -> Schedule:
+        """The model's own noise levels for images of (height, width)."""
         ...
 
-    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: Any, guidance: float) -> Tensor:
-        """v = ε − x₀ at ``latents``, for noise levels ``[B]``; the only call with gradients."""
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: Any, guidance: Guidance) -> Tensor:
+        """v = ε − x₀ at ``latents``, for noise levels ``[B]``; the only call with gradients.
+
+        Args:
+            guidance: a scale, or one of each condition of the policy by name.
+        """
+        ...
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Rollouts are made inside the block; for policies that their code treats otherwise in training."""
         ...
 
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:

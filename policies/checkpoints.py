@@ -31,25 +31,29 @@ def check_checkpoint(checkpoint: str, revision: str | None, pipeline: str, embed
         if not index.is_file():
             raise PolicyError(f"policy.checkpoint: the folder {place} has no {INDEX}; expected a {pipeline}")
     else:
-        index = _fetch_index(checkpoint, revision, embedded)
+        index = _fetch_index(checkpoint, revision, pipeline, embedded)
     found = _class_in(index)
     if found != pipeline:
         raise PolicyError(f"policy.checkpoint: {checkpoint} holds a {found}, expected a {pipeline}")
 
 
-def unavailable(checkpoint: str, reason: str, embedded: dict[str, Path]) -> PolicyError:
+def unavailable(checkpoint: str, reason: str, pipeline: str, embedded: dict[str, Path]) -> PolicyError:
     """The one message for a checkpoint that is not at hand: why, and every way on."""
     page = f"https://huggingface.co/{checkpoint}"
+    at_hand = [name for name, folder in embedded.items() if _class_in(folder / INDEX) == pipeline]
+    names = " or ".join(at_hand)
+    no_download = (
+        f"\n  without any download: policy.checkpoint={names}, or a tiny recipe (rlrefine ls)" if names else ""
+    )
     return PolicyError(
         f"policy.checkpoint: cannot load {checkpoint!r}: it is no folder here, and {reason}\n"
         f"  a gated repository, as FLUX.1-Kontext-dev is: accept its licence on {page},\n"
         "    then log in with `hf auth login`, or set HF_TOKEN\n"
-        "  a copy on disk: policy.checkpoint=/path/to/folder\n"
-        f"  without any download: policy.checkpoint={' or '.join(embedded)}, or rlrefine train omnirefiner_tiny"
+        f"  a copy on disk: policy.checkpoint=/path/to/folder{no_download}"
     )
 
 
-def _fetch_index(checkpoint: str, revision: str | None, embedded: dict[str, Path]) -> Path:
+def _fetch_index(checkpoint: str, revision: str | None, pipeline: str, embedded: dict[str, Path]) -> Path:
     """The index of a hub repository, from the cache or else from the hub, which is asked once and not again."""
     import huggingface_hub as hub
     from huggingface_hub import errors
@@ -74,7 +78,7 @@ def _fetch_index(checkpoint: str, revision: str | None, embedded: dict[str, Path
         reason = f"its repository has no {INDEX}"
     except Exception as error:  # the hub's client raises whatever the network library below it does
         reason = f"the Hugging Face hub cannot be reached ({type(error).__name__}: {str(error).splitlines()[0]})"
-    raise unavailable(checkpoint, reason, embedded)
+    raise unavailable(checkpoint, reason, pipeline, embedded)
 
 
 def _class_in(index: Path) -> str:

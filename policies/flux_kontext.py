@@ -28,8 +28,8 @@ from policies.flux_conditioning import FluxConditioning
 from policies.flux_positions import image_positions, masked_positions
 from policies.memory import HOME, quantize_blocks, tiled, visiting
 from policies.registry import EMBEDDED
-from policies.schedule import resolution_shift
-from policies.settings import FluxKontextSettings, Precision
+from policies.schedule import FlowSchedule, resolution_shift
+from policies.settings import FluxKontextSettings, Guidance, Precision
 from policies.weights import StageWeights, WeightSet
 
 ADAPTER_TARGETS = (
@@ -95,7 +95,8 @@ class FluxKontext:
         except (OSError, ValueError) as error:
             if place.is_dir():
                 raise PolicyError(f"policy.checkpoint: cannot load {place} as FLUX.1-Kontext: {error}") from error
-            raise unavailable(settings.checkpoint, f"its files cannot be loaded: {error}", EMBEDDED) from error
+            reason = f"its files cannot be loaded: {error}"
+            raise unavailable(settings.checkpoint, reason, FluxKontextPipeline.__name__, EMBEDDED) from error
         device = torch.device(device)
         if settings.quantize is not None and network:
             quantize_blocks(pipeline.transformer, settings.quantize, device)
@@ -182,13 +183,18 @@ class FluxKontext:
             decoded = vae.decode(unpacked, return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
-    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: float) -> Tensor:
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: Guidance) -> Tensor:
         """The predicted velocity ``[B, L, D]``, float32, at noise levels ``sigma`` ``[B]``.
 
         Args:
             guidance: fed to the network as an embedding, if it was distilled to have one; it costs no second
                 evaluation.
+
+        Raises:
+            PolicyError: scales by name.
         """
+        if isinstance(guidance, Mapping):
+            raise PolicyError(f"guidance: expected one number for this model, found {dict(guidance)}")
         parts = [
             self._velocity(latents[rows], sigma[rows], conditioning, rows, ids, guidance)
             for rows, ids in conditioning.calls()
@@ -238,7 +244,14 @@ class FluxKontext:
         self._check_size(size)
         return (size[0] // self.token_side) * (size[1] // self.token_side), self.config.in_channels
 
+    def schedule(self, size: tuple[int, int]) -> FlowSchedule:
+        return FlowSchedule(self.noise_shift(size))
+
+    def sampling(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def noise_shift(self, size: tuple[int, int]) -> float:
+        """The shift μ of noise levels for images of (height, width)."""
         scheduler = self.pipeline.scheduler.config
         return resolution_shift(
             self.latent_shape(size)[0],

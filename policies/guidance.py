@@ -5,32 +5,13 @@ Shapes: B samples · N branches; latents have any shape after the first axis.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from policies.branches import branch_weights
 
-def branch_weights(*scales: float) -> tuple[float, ...]:
-    """The weights of N branches, each with one condition more than the one before it.
-
-        ε = ε_0 + Σ_i s_i·(ε_i − ε_{i−1}) = Σ_i w_i·ε_i,   w_i = s_i − s_{i+1},   s_0 = 1, s_N = 0
-
-    They sum to 1. One scale is classifier-free guidance; a scale of 1 leaves a condition as it is.
-
-    Args:
-        scales: of the conditions, in the order in which branches add them.
-
-    Reference: classifier-free guidance, arXiv 2207.12598, equation 6; several conditions, InstructPix2Pix, arXiv
-        2211.09800, equation 3; SPIE (arXiv 2504.12833) has image, style and text: 1.5, 3, 7.5.
-
-    >>> branch_weights(7.5)
-    (-6.5, 7.5)
-    >>> branch_weights(1.5, 3.0, 7.5)
-    (-0.5, -1.5, -4.5, 7.5)
-    """
-    chain = (1.0, *scales, 0.0)
-    return tuple(here - following for here, following in pairwise(chain))
+__all__ = ["branch_weights", "guided"]
 
 
 def guided(

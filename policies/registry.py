@@ -49,4 +49,10 @@ POLICIES: dict[str, Entry] = {
         pipeline="FluxKontextPipeline",
         architecture="flux-1-kontext-dev",
     ),
+    "instruct_pix2pix": Entry(
+        settings=settings.InstructPix2PixSettings,
+        place="policies.instruct_pix2pix:InstructPix2Pix",
+        pipeline="StableDiffusionInstructPix2PixPipeline",
+        architecture="stable-diffusion-v1",
+    ),
 }

@@ -49,15 +49,16 @@ def rollout(
 
     Args:
         conditioning: of P rows.
-        initial_latents: ``[P, …]`` noise at σ = 1.
+        initial_latents: ``[P, …]`` noise.
         draw: gives the noise ``[B, …]`` of a step, by its index.
         on_step: is told before each step how many are done.
     """
-    latents, grouped = initial_latents.float(), False
+    latents, grouped = plan.start * initial_latents.float(), False
     kept: list[tuple[Tensor, Tensor, Scored]] = []
     for step in range(plan.steps):
         on_step(step)
-        scored = _score(policy, conditioning, latents, plan, step)
+        with policy.sampling():
+            scored = _score(policy, conditioning, latents, plan, step)
         if step in plan.stochastic and not grouped:
             latents, scored = _for_each_sample(latents, group_size), scored.for_each_sample(group_size)
             conditioning, grouped = conditioning.repeat(group_size), True

@@ -11,9 +11,27 @@ x_σ = x_s / (1 + s), x_ᾱ = x_s / √(1 + s²).
 """
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Schedule(Protocol):
+    """A model's own noise levels, for images of one size."""
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The S = steps + 1 levels of a rollout, falling to 0."""
+        ...
+
+    def start(self, steps: int) -> float:
+        """What a rollout multiplies its first noise by; 1 where it begins with pure noise."""
+        ...
+
+    def levels(self, share: Tensor) -> Tensor:
+        """The levels to train at, for places in (0, 1) on the model's own way from image to noise."""
+        ...
 
 
 def resolution_shift(
@@ -65,6 +83,29 @@ def sigma_schedule(steps: int, mu: float) -> Tensor:
     if steps < 1:
         raise ValueError(f"a rollout needs at least one step, got {steps}")
     return shift_sigma(torch.linspace(1, 0, steps + 1, dtype=torch.float64), mu).float()
+
+
+@dataclass(frozen=True)
+class FlowSchedule:
+    """The noise levels of a flow model: evenly spaced, and shifted by μ.
+
+    >>> FlowSchedule(math.log(3.0)).sigmas(2)
+    tensor([1.0000, 0.7500, 0.0000])
+    """
+
+    mu: float
+
+    def sigmas(self, steps: int) -> Tensor:
+        """As ``sigma_schedule``."""
+        return sigma_schedule(steps, self.mu)
+
+    def start(self, steps: int) -> float:
+        """1: the first level is 1, pure noise."""
+        return 1.0
+
+    def levels(self, share: Tensor) -> Tensor:
+        """As ``shift_sigma``."""
+        return shift_sigma(share, self.mu)
 
 
 def k_of_alpha(alpha: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """What a recipe may say about each policy. No torch here: a recipe is checked before torch is imported."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 Quantization = Literal["int8", "float8"]
 Precision = Literal["fp32", "bf16"]
+Guidance = float | Mapping[str, float]
+"""A guidance scale, or one of each condition by name; 1 leaves every condition as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,10 @@ class FluxKontextSettings:
 
     ENCODED_BY: ClassVar[tuple[str, ...]] = ("checkpoint", "revision", "prompt_tokens", "position_ids")
     """The settings that encoded prompts and images depend on."""
+    scales: ClassVar[tuple[str, ...]] = ()
+    """The conditions with a guidance scale of their own; none, as the network is fed one scale for all."""
+    own_levels: ClassVar[bool] = False
+    """Whether the network knows only the noise levels of its own schedule."""
 
     checkpoint: str
     """An embedded model, a local folder, or a hub repository."""
@@ -70,3 +77,43 @@ class FluxKontextSettings:
             )
         if not 1 <= self.prompt_tokens <= 512:
             raise ValueError(f"prompt_tokens: expected 1 to 512, found {self.prompt_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructPix2PixSettings:
+    """InstructPix2Pix, shown the image to edit, and if wanted an image of the wanted look (SPIE's visual prompt)."""
+
+    ENCODED_BY: ClassVar[tuple[str, ...]] = ("checkpoint", "revision")
+    """The settings that encoded prompts and images depend on."""
+    own_levels: ClassVar[bool] = True
+    """Whether the network knows only the noise levels of its own schedule."""
+
+    checkpoint: str
+    """An embedded model, a local folder, or a hub repository."""
+    images: tuple[str, ...] = ("draft",)
+    """Which of a row's images the model is shown: the one to edit, and for a visual prompt a second one by its role."""
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    """Shape of the adapters; a visual prompt is trained as a whole beside them. Null trains every parameter."""
+    revision: str | None = None
+    """Revision of a hub repository."""
+    visual_prompt: Literal["consistent", "as_released"] = "consistent"
+    """Beside the style image it sees the one to edit; ``as_released``, as SPIE's code, that only while sampling."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: less memory, more time."""
+    offload_encoders: bool = False
+    """Keep text encoder and autoencoder in host memory, and on the device only while they are used."""
+    tiled_decode: bool = False
+    """Decode images one by one, and those larger than 512 pixels in overlapping tiles."""
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The conditions with a guidance scale of their own, in the order in which they are added."""
+        return ("image", "style", "text") if len(self.images) == 2 else ("image", "text")
+
+    def __post_init__(self) -> None:
+        if len(self.images) not in (1, 2):
+            raise ValueError(
+                f"images: expected the image to edit and at most one for a visual prompt, found {list(self.images)}"
+            )
+        if self.visual_prompt == "as_released" and len(self.images) == 1:
+            raise ValueError("visual_prompt: expected a second image beside as_released, such as style, found none")

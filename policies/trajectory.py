@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from policies.dynamics import Reduction
+from policies.settings import Guidance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +19,13 @@ class RolloutPlan:
     """How latents travel from noise to image.
 
     Args:
-        sigmas: ``[S]``, from 1 down to 0.
+        sigmas: ``[S]``, from the noisiest level, which is 1 for flow models, down to 0.
         stochastic: indices of the K steps that draw noise, ascending; the others are deterministic.
         dynamics: the name of the stochastic step.
         noise: its noise factor.
-        guidance: the guidance scale that the network is given.
+        guidance: the guidance scale that the network is given, or those of its conditions by name.
         log_prob: how log-densities are reduced over the latent's dimensions.
+        start: what the first noise is multiplied by; 1 where the first level is pure noise.
         merge_adapters: whether adapters are merged into the network while the rollout is made; not for its replay.
     """
 
@@ -31,8 +33,9 @@ class RolloutPlan:
     stochastic: tuple[int, ...] = ()
     dynamics: str = "ode"
     noise: float = 0.0
-    guidance: float = 1.0
+    guidance: Guidance = 1.0
     log_prob: Reduction = "mean"
+    start: float = 1.0
     merge_adapters: bool = False
 
     @property

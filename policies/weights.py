@@ -2,9 +2,11 @@
 
 A stage trains a LoRA adapter of its own name (or, without one, every parameter). Adapters of earlier stages stay on,
 frozen. So the *reference*, the policy that the stage began with, costs nothing: it is the same network with the
-stage's adapter off. Fully trained parameters keep a frozen copy instead.
+stage's adapter off. Fully trained parameters keep a frozen copy instead: all of them without an adapter, and beside
+one those of the few layers that a policy trains as a whole, which later stages go on training.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
@@ -50,14 +52,15 @@ class StageWeights:
     Args:
         module: the network, with the base model's weights.
         targets: regular expression of the layers that get an adapter.
+        whole: regular expression of the parameters that are trained beside adapters, as they are; none by default.
 
     Attributes:
         access: how parameters are read and overwritten; an engine that divides them replaces it. Then every process
             must make the same calls of this class.
     """
 
-    def __init__(self, module: nn.Module, targets: str) -> None:
-        self.module, self.targets = module, targets
+    def __init__(self, module: nn.Module, targets: str, whole: str | None = None) -> None:
+        self.module, self.targets, self.whole = module, targets, whole
         self.lora: LoraSettings | None = None
         self.earlier: list[str] = []
         self.stage: str | None = None
@@ -76,8 +79,8 @@ class StageWeights:
             stage: its name, and that of its adapter.
             seed: of the adapter's first weights.
             lora: the adapter's shape; none trains every parameter, which needs a network without adapters.
-            reference: whether the policy that the stage began with will be asked for. Where every parameter is trained,
-                that takes a copy, which waits in host memory.
+            reference: whether the policy that the stage began with will be asked for. Of parameters that are trained as
+                they are, that takes a copy, which waits in host memory.
         """
         if self.stage is not None and self.lora is not None:
             self.earlier.append(self.stage)
@@ -91,10 +94,13 @@ class StageWeights:
         if lora is None:
             self.module.requires_grad_(True)
             self.parameters = dict(self.module.named_parameters())
-            initial = self.parameters.items() if reference else ()
-            self._initial = {name: parameter.detach().to("cpu", copy=True) for name, parameter in initial}
         else:
             self.parameters = self._add_adapter(stage, seed, lora)
+        self._initial = {
+            name: parameter.detach().to("cpu", copy=True)
+            for name, parameter in self.parameters.items()
+            if reference and (lora is None or self._is_whole(name))
+        }
         self._shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
 
     def _add_adapter(self, stage: str, seed: int, lora: LoraSettings) -> dict[str, nn.Parameter]:
@@ -104,11 +110,13 @@ class StageWeights:
             torch.default_generator.manual_seed(seed)
             inject_adapter_in_model(config, self.module, adapter_name=stage)
         self._activate([*self.earlier, stage])
-        found = {name: parameter for name, parameter in self.module.named_parameters() if self._is_own(name)}
-        if not found:
+        found = {name: parameter for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        if all(self._is_whole(name) for name in found):
             raise PolicyError(f"no layer of {type(self.module).__name__} matches the adapter targets {self.targets!r}")
         for parameter in found.values():
-            parameter.data = parameter.data.float()  # adapters stay in full precision over a half-precision base
+            parameter.data = (
+                parameter.data.float()
+            )  # what is trained stays in full precision over a half-precision base
         return found
 
     def _activate(self, adapters: list[str]) -> None:
@@ -116,7 +124,7 @@ class StageWeights:
         for layer in self._adapted():
             layer.set_adapter(adapters)
         for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(self._is_own(name))
+            parameter.requires_grad_(self._is_own(name) or self._is_whole(name))
 
     def _adapted(self) -> list[Any]:
         """The layers that have adapters, as peft wraps them."""
@@ -125,6 +133,10 @@ class StageWeights:
     def _is_own(self, name: str) -> bool:
         """Whether a parameter belongs to the stage's adapter."""
         return f".lora_A.{self.stage}." in name or f".lora_B.{self.stage}." in name
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a parameter is trained as it is, beside the adapter."""
+        return self.whole is not None and re.fullmatch(self.whole, name) is not None
 
     @contextmanager
     def use(self, which: WeightSet) -> Iterator[None]:
@@ -137,25 +149,36 @@ class StageWeights:
             yield
         elif any(layer.merged for layer in self._adapted()):
             raise PolicyError(f"the {which} weights cannot be used while adapters are merged into the network")
-        elif which == "reference" and self.lora is not None:
-            self._activate(self.earlier)
-            try:
-                yield
-            finally:
-                self._activate([*self.earlier, *([self.stage] if self.stage else [])])
+        elif which == "reference":
+            yield from self._at_the_beginning()
         else:
-            if which == "reference" and not self._initial:
-                raise PolicyError(f"stage {self.stage} was begun without a reference")
-            others = {"reference": lambda: self._initial, "ema": self.ema_state, "old": self.old_state}
-            yield from self._swapped(others[which]())
+            yield from self._swapped({"ema": self.ema_state, "old": self.old_state}[which]())
+
+    def _at_the_beginning(self) -> Iterator[None]:
+        """The stage's adapter off, and what is trained as it is as it was."""
+        if not self._initial and (self.lora is None or self.whole is not None):
+            raise PolicyError(f"stage {self.stage} was begun without a reference")
+        if self.lora is None:
+            yield from self._swapped(self._initial)
+            return
+        self._activate(self.earlier)
+        try:
+            if self._initial:
+                yield from self._swapped(self._initial)
+            else:
+                yield
+        finally:
+            self._activate([*self.earlier, *([self.stage] if self.stage else [])])
 
     def _swapped(self, other: Mapping[str, Tensor]) -> Iterator[None]:
-        saved = {name: value.clone() for name, value in self.state().items()}
-        self.load(other)
+        """Other values of some of the trained parameters."""
+        present = [self.parameters[name] for name in other]
+        saved = {name: value.clone() for name, value in zip(other, self.access.read(present), strict=True)}
+        self._write(other)
         try:
             yield
         finally:
-            self.load(saved)
+            self._write(saved)
 
     @contextmanager
     def merged(self) -> Iterator[None]:
@@ -199,12 +222,14 @@ class StageWeights:
             raise PolicyError(
                 f"the saved weights do not fit this model: {len(odd)} names differ, the first is {odd[0]!r}"
             )
-        for name, parameter in self.parameters.items():
-            if state[name].shape != self._shapes[name]:
-                raise PolicyError(
-                    f"{name}: saved with shape {tuple(state[name].shape)}, here it is {tuple(self._shapes[name])}"
-                )
-            self.access.write(parameter, state[name])
+        for name, shape in self._shapes.items():
+            if state[name].shape != shape:
+                raise PolicyError(f"{name}: saved with shape {tuple(state[name].shape)}, here it is {tuple(shape)}")
+        self._write(state)
+
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.access.write(self.parameters[name], value)
 
     def each(self) -> Iterator[tuple[str, Tensor]]:
         """The trained parameters as they are now, by name, one after another."""
@@ -277,17 +302,23 @@ class StageWeights:
             Copies in host memory.
         """
         state = host_copies(self.each() if self._ema is None else self.ema_state().items(), keep=keep)
-        if self.lora is None or not keep:
+        return self._handed_over(state) if keep else state
+
+    def _handed_over(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Trained parameters under the names of peft and diffusers."""
+        if self.lora is None:
             return state
-        return get_peft_model_state_dict(self.module, state, adapter_name=self.stage or "")
+        whole = {name: value for name, value in state.items() if self._is_whole(name)}
+        return get_peft_model_state_dict(self.module, state, adapter_name=self.stage or "") | whole
 
     def load_adapter_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over the weights that ``adapter_state`` handed out."""
         if self.lora is None:
             self.load(state)
             return
-        expected = get_peft_model_state_dict(self.module, self.state(), adapter_name=self.stage or "")
-        if odd := sorted(state.keys() ^ expected.keys()):
+        if odd := sorted(state.keys() ^ self._handed_over(self.state()).keys()):
             what = "unexpected" if odd[0] in state else "missing"
             raise PolicyError(f"the adapter does not fit this model: {len(odd)} names differ, {what} {odd[0]!r}")
-        set_peft_model_state_dict(self.module, dict(state), adapter_name=self.stage or "")
+        self._write({name: value for name, value in state.items() if self._is_whole(name)})
+        adapter = {name: value for name, value in state.items() if not self._is_whole(name)}
+        set_peft_model_state_dict(self.module, adapter, adapter_name=self.stage or "")

@@ -1,10 +1,19 @@
-"""The parts of a small FLUX.1-Kontext with random weights: the real classes of diffusers and transformers."""
+"""The parts of a small FLUX.1-Kontext and a small InstructPix2Pix with random weights: the real classes of diffusers
+and transformers."""
 
 import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -107,6 +116,17 @@ TEXT_SIZES: tuple[Sizes, Sizes] = (
 """Of CLIP and T5."""
 
 
+def clip_encoder(clip: PreTrainedTokenizerFast, sizes: Sizes) -> CLIPTextModel:
+    """CLIP's text encoder; without a ``vocab_size`` that of its tokenizer."""
+    config = CLIPTextConfig(
+        **{"vocab_size": len(clip)} | sizes,
+        bos_token_id=clip.bos_token_id,
+        eos_token_id=clip.eos_token_id,
+        pad_token_id=clip.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
 def pipeline(
     sentences: Sequence[str],
     vae: AutoencoderKL,
@@ -121,21 +141,51 @@ def pipeline(
     """
     clip, t5 = clip_tokenizer(sentences), t5_tokenizer(sentences)
     clip_sizes, t5_sizes = text_sizes
-    clip_config = CLIPTextConfig(
-        **{"vocab_size": len(clip)} | clip_sizes,
-        bos_token_id=clip.bos_token_id,
-        eos_token_id=clip.eos_token_id,
-        pad_token_id=clip.pad_token_id,
-    )
     t5_config = T5Config(
         **{"vocab_size": len(t5)} | t5_sizes, pad_token_id=t5.pad_token_id, eos_token_id=t5.eos_token_id
     )
     return FluxKontextPipeline(
         scheduler=scheduler(),
         vae=vae,
-        text_encoder=CLIPTextModel(clip_config),
+        text_encoder=clip_encoder(clip, clip_sizes),
         tokenizer=clip,
         text_encoder_2=T5EncoderModel(t5_config),
         tokenizer_2=t5,
         transformer=network(),
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    """Two levels of width 64 and 96 with attention to text on both; it is shown noisy and input latents."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=16,
+        out_channels=8,
+        block_out_channels=(64, 96),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=4,  # which diffusers takes for the number of heads, as in Stable Diffusion
+        norm_num_groups=16,
+    )
+
+
+def pix2pix(sentences: Sequence[str], vae: AutoencoderKL) -> StableDiffusionInstructPix2PixPipeline:
+    """A whole InstructPix2Pix around a trained autoencoder; everything else starts at random.
+
+    The scheduler is that of timbrooks/instruct-pix2pix.
+    """
+    clip = clip_tokenizer(sentences)
+    return StableDiffusionInstructPix2PixPipeline(
+        vae=vae,
+        text_encoder=clip_encoder(clip, TEXT_SIZES[0]),
+        tokenizer=clip,
+        unet=unet(),
+        scheduler=EulerAncestralDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
     )

@@ -58,6 +58,39 @@ def kontext_policy(random_kontext):
 
 
 @pytest.fixture(scope="session")
+def random_pix2pix():
+    """An InstructPix2Pix pipeline of the real classes with random weights; tests must not change it."""
+    import torch
+
+    from pretraining.components import autoencoder, pix2pix
+    from pretraining.edits import corpus
+
+    torch.manual_seed(0)
+    vae = autoencoder()
+    vae.register_to_config(scaling_factor=0.7)
+    pipe = pix2pix(corpus(), vae)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def make_pix2pix(random_pix2pix):
+    """Policies of their own around copies of the random pipeline, with settings of a recipe."""
+    import copy
+
+    from policies.instruct_pix2pix import InstructPix2Pix
+    from policies.settings import InstructPix2PixSettings
+
+    def make(**settings):
+        given = InstructPix2PixSettings(checkpoint="random", **settings)
+        return InstructPix2Pix(copy.deepcopy(random_pix2pix), given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def dreamsim_folder(tmp_path_factory):
     """The folder of random weights of a DreamSim model, made once; tests must not change it."""
     from tests.rewards.random_dreamsim import make_small, write_weights

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.rollout import rollout
-from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
 from rewards import RewardError, RewardOutput, WeightedRewards
 from rlrefine import draws
@@ -134,8 +133,8 @@ def edit(policy: Policy, batch: Batch, noise: Tensor, roles: Sequence[str], sett
     """
     images, masks = batch.conditioning_images(roles), batch.conditioning_masks(roles)
     conditioning = policy.encode(batch.prompts, images, masks)
-    sigmas = sigma_schedule(settings.steps, policy.noise_shift(batch.size))
-    plan = RolloutPlan(sigmas=sigmas, guidance=settings.guidance)
+    steps, schedule = settings.steps, policy.schedule(batch.size)
+    plan = RolloutPlan(sigmas=schedule.sigmas(steps), start=schedule.start(steps), guidance=settings.guidance)
     trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)
     return policy.decode(trajectory.final_latents, batch.size)
 

@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from policies.base import Policy
+from policies.settings import Guidance
 from rlrefine import draws
 from rlrefine.errors import NumericsError
 from rlrefine.export.formats import Format, PipelinePolicy
@@ -59,12 +60,12 @@ class Expected:
 
 
 def verify(
-    written: Format, folder: Path, fresh: PipelinePolicy, expected: Expected, row: tuple[int, tuple[int, int]]
+    written: Format, folder: Path, fresh: PipelinePolicy, expected: Expected, row: tuple[int, tuple[int, int], Guidance]
 ) -> Verification:
     """Read an export back into a fresh base model and compare.
 
     Args:
-        row: how many images the policy is shown, and of what height and width.
+        row: how many images the policy is shown, of what height and width, and with what guidance.
 
     Raises:
         NumericsError: a layer is missing or does something else, or the network's velocities differ.
@@ -131,14 +132,14 @@ def _added(name: str, layer: Any) -> Tensor:
 
 
 @torch.no_grad()
-def velocities(policy: Policy, images: int, size: tuple[int, int]) -> Tensor:
+def velocities(policy: Policy, images: int, size: tuple[int, int], guidance: Guidance = GUIDANCE) -> Tensor:
     """The velocities ``[3, …]`` at three noise levels, for a random row."""
     row = [torch.rand(3, *size, generator=draws.generator("export", "image", index)) for index in range(images)]
     left_half = torch.zeros(1, *size)
     left_half[..., : size[1] // 2] = 1
     conditioning = policy.encode([""], [row], [[left_half] * images])  # some policies look at masks
     latents_B = draws.normal((1, *policy.latent_shape(size)), "export", "latents").to(policy.device)
-    return torch.cat([policy.velocity(latents_B, latents_B.new_full((1,), s), conditioning, GUIDANCE) for s in SIGMAS])
+    return torch.cat([policy.velocity(latents_B, latents_B.new_full((1,), s), conditioning, guidance) for s in SIGMAS])
 
 
 def _same(found: Tensor | None, expected: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from policies.base import Policy
 from policies.errors import PolicyError
 from policies.registry import EMBEDDED
+from policies.settings import Guidance
 from rlrefine.errors import UsageError
 from rlrefine.export.card import Origin, card, header, python_base
 from rlrefine.export.formats import DiffusersLora, Format, PeftLora, PipelinePolicy, WholeModel
@@ -44,7 +45,7 @@ def export(stage: FinishedStage, name: str, folder: Path | None = None) -> Expor
         folder: a new one; by default in ``exports`` of the run.
 
     Raises:
-        UsageError: the folder exists, or the format cannot hold these weights.
+        UsageError: the folder exists, or the format cannot hold these weights, or none can.
         NumericsError: what was written is not the run's policy when it is read back; nothing is published.
     """
     folder = folder or stage.folder.root / "exports" / f"{stage.label}-{name}"
@@ -74,7 +75,12 @@ def export(stage: FinishedStage, name: str, folder: Path | None = None) -> Expor
 def _prepared(stage: FinishedStage, name: str) -> tuple[Format, Expected]:
     """The format with the weights that it will write, and what the run's policy does."""
     policy = _on_pipeline(stage.policy(DEVICE))
-    part = next(key for key, module in policy.pipeline.components.items() if module is policy.trained)
+    part = next((key for key, module in policy.pipeline.components.items() if module is policy.trained), None)
+    if part is None:
+        raise UsageError(
+            f"stage {stage.label} trained parts that no {type(policy.pipeline).__name__} has, such as a visual prompt, "
+            f"and no format of another tool holds them; the run's own folder {stage.weights} does"
+        )
     whole, adapters = _read(stage)
     seen = velocities(policy, *_row(stage))
     if whole is None:
@@ -104,10 +110,10 @@ def _read(stage: FinishedStage) -> tuple[Mapping[str, Tensor] | None, list[Adapt
     return whole, adapters
 
 
-def _row(stage: FinishedStage) -> tuple[int, tuple[int, int]]:
-    """How many images the policy is shown, and of what height and width."""
+def _row(stage: FinishedStage) -> tuple[int, tuple[int, int], Guidance]:
+    """How many images the policy is shown, of what height and width, and with what guidance."""
     height, width = stage.recipe.data.size
-    return len(stage.recipe.policy.settings.images), (height, width)
+    return len(stage.recipe.policy.settings.images), (height, width), stage.recipe.evaluation.guidance
 
 
 def _on_pipeline(policy: Policy) -> PipelinePolicy:

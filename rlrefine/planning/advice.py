@@ -39,7 +39,7 @@ def _keys(recipe: Recipe, label: str, phase: str, part: str) -> Iterator[str]:
     elif part == c.BASE:
         if engine.precision == "fp32":
             yield "engine.precision=bf16"
-        if policy.quantize is None and policy.lora is not None and engine.name == "single":
+        if getattr(policy, "quantize", "") is None and policy.lora is not None and engine.name == "single":
             yield "policy.quantize=int8"
         if engine.name != "deepspeed" or engine.zero_stage != 3:
             yield "engine.name=deepspeed engine.zero_stage=3 on several devices"

@@ -51,7 +51,9 @@ def count(recipe: Recipe, label: str) -> Counts:
         micro_batch=stage.micro_batch or samples,
         calls=samples // (stage.micro_batch or samples),
         images=made,
-        evaluations_of_step=step_cost(stage, recipe.run.seed, stage_offset(recipe, label)).total,
+        evaluations_of_step=step_cost(
+            stage, recipe.run.seed, stage_offset(recipe, label), recipe.policy.settings.scales
+        ).total,
         evaluations=stage_evaluations(recipe, label),
         scored=dict.fromkeys(recipe.rewards, made) if "rewards" in uses else {},
         looks=0 if recipe.data.validation is None else 1 + (-(-steps // every) if every else 1),

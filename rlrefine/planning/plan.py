@@ -102,10 +102,10 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
     """Predict the memory of one stage on each number of devices."""
     with pretending() as live:
         shape, scoring = SHAPES[recipe.policy.name](recipe.policy.settings, recipe.engine.precision), scorers(recipe)
-        shift = shape.policy.noise_shift((recipe.data.size[0], recipe.data.size[1]))
         with in_earnest():  # noise levels are looked at
-            plan = rollout_plan(recipe, label, shift)
-            short = shortened(plan, shift) if plan else None
+            schedule = shape.policy.schedule((recipe.data.size[0], recipe.data.size[1]))
+            plan = rollout_plan(recipe, label, schedule)
+            short = shortened(plan, schedule) if plan else None
         live.belongs(c.REWARDS, scoring.networks.parameters())  # evaluation loads them in every stage
         process = Process(
             recipe=recipe,
@@ -177,7 +177,7 @@ def _sorted(phases: Phases) -> Phases:
 def _limits(recipe: Recipe, left_out: Iterable[str]) -> list[str]:
     """What this plan does not know."""
     notes = [f"rewards.{label}: its memory is not predicted" for label in left_out]
-    if recipe.policy.settings.quantize is not None:
+    if getattr(recipe.policy.settings, "quantize", None) is not None:
         notes.append("policy.quantize: base weights are shown as they are before they are stored in 8 bits")
     return notes
 

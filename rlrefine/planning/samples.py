@@ -2,20 +2,21 @@
 
 from dataclasses import replace
 
-from policies.schedule import sigma_schedule
+from policies.schedule import Schedule
 from policies.trajectory import RolloutPlan
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.settings import SamplingSettings
 
 
-def rollout_plan(recipe: Recipe, label: str, shift: float) -> RolloutPlan | None:
+def rollout_plan(recipe: Recipe, label: str, schedule: Schedule) -> RolloutPlan | None:
     """How the stage makes samples in its first step; none for a stage that makes none."""
     settings = recipe.stages[label].settings
-    return plan_of(settings, shift, recipe.run.seed, 0) if isinstance(settings, SamplingSettings) else None
+    return plan_of(settings, schedule, recipe.run.seed, 0) if isinstance(settings, SamplingSettings) else None
 
 
-def shortened(plan: RolloutPlan, shift: float) -> RolloutPlan:
+def shortened(plan: RolloutPlan, schedule: Schedule) -> RolloutPlan:
     """At most two stochastic steps, the second of which is made for every sample, and one other."""
     chosen = min(2, len(plan.stochastic))
-    return replace(plan, sigmas=sigma_schedule(min(plan.steps, chosen + 1), shift), stochastic=tuple(range(chosen)))
+    sigmas = schedule.sigmas(min(plan.steps, chosen + 1))
+    return replace(plan, sigmas=sigmas, stochastic=tuple(range(chosen)))

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from policies.base import Policy
-from policies.settings import FluxKontextSettings, Precision
+from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
 from rlrefine.errors import UsageError
+from rlrefine.planning.pretend import in_earnest
 from rlrefine.recipe.paths import checkpoint_folder
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -47,6 +48,21 @@ FLUX_KONTEXT_DEV: Configs = {
 """FLUX.1-Kontext-dev: the defaults of diffusers' FluxTransformer2DModel with a guidance embedding (11.90 billion
 parameters), CLIP ViT-L/14's text encoder (123 million), T5 v1.1 XXL's encoder (4.76 billion), FLUX's autoencoder (84
 million)."""
+
+INSTRUCT_PIX2PIX: Configs = {
+    "unet": {"in_channels": 8, "cross_attention_dim": 768, "sample_size": 64},
+    "vae": {
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+    },
+    "text_encoder": FLUX_KONTEXT_DEV["text_encoder"],
+    "scheduler": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1},
+}
+"""timbrooks/instruct-pix2pix: Stable Diffusion 1.5's UNet, which diffusers' defaults are, with 8 input channels (860
+million parameters), its autoencoder (84 million), CLIP ViT-L/14's text encoder, an Euler-ancestral scheduler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +117,43 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
     return Shape(
         policy=FluxKontext(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
         parts={"text encoders": torch.nn.ModuleList([clip, t5]), "autoencoder": vae},
-        assumed=None if found else _assumption(settings.checkpoint),
+        assumed=None if found else _assumption(settings.checkpoint, FLUX_KONTEXT_PUBLISHED),
+    )
+
+
+def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) -> Shape:
+    """InstructPix2Pix as ``InstructPix2Pix.load`` would place it, without its weights."""
+    from diffusers import AutoencoderKL, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+    from diffusers.schedulers import DDIMScheduler, EulerAncestralDiscreteScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from policies.instruct_pix2pix import DTYPES, InstructPix2Pix
+
+    found = find_configs(settings.checkpoint, settings.revision, list(INSTRUCT_PIX2PIX))
+    configs = found or INSTRUCT_PIX2PIX
+    frozen = DTYPES[precision]
+    with numbers(frozen if settings.lora else torch.float32):
+        unet: Any = UNet2DConditionModel.from_config(dict(configs["unet"]))
+    with numbers(frozen):
+        vae: Any = AutoencoderKL.from_config(dict(configs["vae"]))
+        clip: Any = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
+    for part in (unet, vae, clip):
+        part.requires_grad_(False).eval()
+    ddim = configs["scheduler"].get("_class_name") == DDIMScheduler.__name__
+    with in_earnest():  # a schedule is looked at
+        kind = DDIMScheduler if ddim else EulerAncestralDiscreteScheduler
+        scheduler: Any = kind.from_config(dict(configs["scheduler"]))
+    tokens: Any = NoTokens()
+    nothing: Any = None
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=vae, text_encoder=clip, tokenizer=tokens, unet=unet, scheduler=scheduler,
+        safety_checker=nothing, feature_extractor=nothing, requires_safety_checker=False,
+    )  # fmt: skip
+    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
+    return Shape(
+        policy=InstructPix2Pix(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
+        parts={"text encoders": torch.nn.ModuleList([clip]), "autoencoder": vae},
+        assumed=None if found else _assumption(settings.checkpoint, INSTRUCT_PIX2PIX_PUBLISHED),
     )
 
 
@@ -116,7 +168,10 @@ def numbers(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {"flux_kontext": flux_kontext}
+SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {
+    "flux_kontext": flux_kontext,
+    "instruct_pix2pix": instruct_pix2pix,
+}
 """How to make each registered policy without weights."""
 
 
@@ -128,16 +183,20 @@ def find_configs(checkpoint: str, revision: str | None, parts: list[str]) -> Con
     """
     folder = checkpoint_folder(checkpoint)
     if folder.is_dir():
-        return {part: _read(folder / part / "config.json") for part in parts}
+        return {part: _read(folder / part / _config(part)) for part in parts}
     import huggingface_hub as hub
     from huggingface_hub.errors import HFValidationError
 
     try:
-        files = [hub.try_to_load_from_cache(checkpoint, f"{part}/config.json", revision=revision) for part in parts]
+        files = [hub.try_to_load_from_cache(checkpoint, f"{p}/{_config(p)}", revision=revision) for p in parts]
     except HFValidationError:
         raise UsageError(f"policy.checkpoint: {checkpoint} is neither a folder nor the name of a repository") from None
     cached = [Path(file) for file in files if isinstance(file, str)]
     return dict(zip(parts, map(_read, cached), strict=True)) if len(cached) == len(parts) else None
+
+
+def _config(part: str) -> str:
+    return "scheduler_config.json" if part == "scheduler" else "config.json"
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -147,8 +206,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise UsageError(f"policy.checkpoint: cannot read the configuration {file}: {error}") from error
 
 
-def _assumption(checkpoint: str) -> str:
-    return (
-        f"{checkpoint} is not on this machine: its sizes are those of FLUX.1-Kontext-dev as published (11.9 billion "
-        "parameters, T5-XXL, CLIP-L)"
-    )
+FLUX_KONTEXT_PUBLISHED = "FLUX.1-Kontext-dev as published (11.9 billion parameters, T5-XXL, CLIP-L)"
+INSTRUCT_PIX2PIX_PUBLISHED = "timbrooks/instruct-pix2pix as published (860 million parameters, CLIP-L)"
+
+
+def _assumption(checkpoint: str, published: str) -> str:
+    return f"{checkpoint} is not on this machine: its sizes are those of {published}"

@@ -1,8 +1,10 @@
 """What a stage costs, counted before anything runs: rows, images and network evaluations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from policies.branches import branches
 from rlrefine.errors import UsageError
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.settings import SamplingSettings
@@ -21,8 +23,11 @@ class StepCost:
         return self.rollout + self.update
 
 
-def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
+def step_cost(stage: StagePart, seed: int, step: int, scales: Sequence[str] = ()) -> StepCost:
     """Count the rows that pass through the network in one step; a backward pass is not counted extra.
+
+    Args:
+        scales: the policy's conditions with a guidance scale of their own; each row counts once for every branch.
 
     For a stage of rollouts, with the first stochastic step at k of T, K stochastic steps, P rows and G samples of each:
 
@@ -32,7 +37,9 @@ def step_cost(stage: StagePart, seed: int, step: int) -> StepCost:
 
     Where micro-batches split a group, each part computes what the group would have shared.
     """
-    rows = stage.prompts_per_step
+    sampled = isinstance(stage.settings, SamplingSettings)
+    guidance = stage.settings.rollout.guidance if sampled else getattr(stage.settings, "guidance", 1.0)
+    rows = stage.prompts_per_step * branches(guidance, scales)
     if not isinstance(stage.settings, SamplingSettings):
         return StepCost(rollout=0, update=rows * stage.settings.evaluations_per_row)
     sampling = stage.settings
@@ -58,7 +65,8 @@ def stage_offset(recipe: Recipe, label: str) -> int:
 def stage_evaluations(recipe: Recipe, label: str) -> int:
     """Network evaluations of a whole stage."""
     stage, offset = recipe.stages[label], stage_offset(recipe, label)
-    return sum(step_cost(stage, recipe.run.seed, offset + step).total for step in range(stage_steps(recipe, label)))
+    scales, steps = recipe.policy.settings.scales, range(stage_steps(recipe, label))
+    return sum(step_cost(stage, recipe.run.seed, offset + step, scales).total for step in steps)
 
 
 def stage_steps(recipe: Recipe, label: str) -> int:
@@ -67,8 +75,9 @@ def stage_steps(recipe: Recipe, label: str) -> int:
     if stage.steps is not None or stage.same_evaluations_as is None:
         return stage.steps or 0
     left, offset = stage_evaluations(recipe, stage.same_evaluations_as), stage_offset(recipe, label)
+    scales = recipe.policy.settings.scales
     for step in count():
-        left -= step_cost(stage, recipe.run.seed, offset + step).total  # a rollout's cost depends on where noise begins
+        left -= step_cost(stage, recipe.run.seed, offset + step, scales).total  # which follows from where noise begins
         if left < 0:
             return max(1, step)
     raise AssertionError("every step costs something")

@@ -13,6 +13,7 @@ from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
+from rlrefine.recipe.check_policy import guidance, levels
 from rlrefine.recipe.check_rollouts import rollouts
 from rlrefine.recipe.lineage import in_other_run
 from rlrefine.recipe.paths import checkpoint_folder
@@ -332,6 +333,8 @@ RULES: tuple[Rule, ...] = (
     geometry,
     learning_signal,
     rollouts,
+    guidance,
+    levels,
     rows,
     image_size,
     processes,

@@ -139,6 +139,8 @@ def _stand_in(data: Any, path: Path, detail: Mapping[str, Any]) -> Path:
     kind = detail["type"]
     if kind == "missing" or kind.startswith("union_tag"):
         path = path[:-1]
+    if path == ("policy",) and kind.startswith("union_tag"):
+        return _policy_meant(data)
     while path and isinstance(path[-1], int):  # a wrong list gives way to the default
         path = path[:-1]
     if not path or len(path) == 1:
@@ -155,6 +157,17 @@ def _stand_in(data: Any, path: Path, detail: Mapping[str, Any]) -> Path:
     else:
         parent.pop(path[-1], None)
     return path
+
+
+def _policy_meant(data: Any) -> Path:
+    """A policy of a name like the one that was given, with its keys; else one with no more than it needs."""
+    given = data["policy"] if isinstance(data["policy"], Mapping) else {}
+    near = difflib.get_close_matches(str(given.get("name")), POLICY.registry, n=1, cutoff=0.6)
+    if near:
+        data["policy"] = {**given, "name": near[0]}
+        return ("policy", "name")
+    data["policy"] = {"name": next(iter(POLICY.registry)), "checkpoint": ""}
+    return ("policy",)
 
 
 def _follows(problem: Problem, replaced: Sequence[Path]) -> bool:

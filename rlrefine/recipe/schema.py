@@ -166,8 +166,8 @@ class Evaluation:
     """Steps between two looks at the validation rows; null looks only at the beginning and the end of a stage."""
     steps: int = 8
     """Network evaluations from noise to image."""
-    guidance: float = 2.5
-    """Guidance scale fed to the network."""
+    guidance: float | dict[str, float] = 2.5
+    """Guidance scale, or one of each of the policy's conditions by name; 1 is none."""
     batch: int = 64
     """Images made at once."""
 

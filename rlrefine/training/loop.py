@@ -97,7 +97,7 @@ class Trainer:
         )
         if not isinstance(self.objective, RolloutObjective):
             return experience
-        plan = plan_of(self.objective.settings, self.policy.noise_shift(batch.size), self.seed, step)
+        plan = plan_of(self.objective.settings, self.policy.schedule(batch.size), self.seed, step)
         at_once = self.stage.reward_batch
         with self.watch.phase("rollout"), self.policy.weights(self.objective.behaviour):
             trajectories, images = make_rollouts(

@@ -112,8 +112,8 @@ class RolloutSettings:
     """The step that draws noise; ``ode`` draws none."""
     noise: float = 0.7
     """Noise factor of the stochastic step; for ``cps``, ``ddim`` and ``euler_ancestral`` a share, at most 1."""
-    guidance: float = 2.5
-    """Guidance scale fed to the network."""
+    guidance: float | dict[str, float] = 2.5
+    """Guidance scale, or one of each of the policy's conditions by name; 1 is none."""
     stochastic: StochasticSettings = field(default_factory=StochasticSettings)
     """Which steps draw noise."""
     merge_adapters: bool = False
@@ -216,8 +216,8 @@ class SftSettings:
     """How much each noise level counts; the names are those of Stable Diffusion 3's training code."""
     mask_weight: float = 1.0
     """How much more an error inside the mask counts than one outside."""
-    guidance: float = 2.5
-    """Guidance scale fed to the network."""
+    guidance: float | dict[str, float] = 2.5
+    """Guidance scale, or one of each of the policy's conditions by name; 1 is none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "mask_weight", "density_std")
@@ -332,8 +332,8 @@ class OfflineDpoSettings:
     """Spread of the logit-normal density, in logits."""
     shift: Shift = "resolution"
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
-    guidance: float = 2.5
-    """Guidance scale fed to the network."""
+    guidance: float | dict[str, float] = 2.5
+    """Guidance scale, or one of each of the policy's conditions by name; 1 is none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "beta", "density_std")

@@ -198,7 +198,8 @@ class StageRun:
                 done,
                 step=step,
                 updates=done.updates + trainer.objective.updates,
-                evaluations=done.evaluations + step_cost(self.part, self.seed, offset + step - 1).total,
+                evaluations=done.evaluations
+                + step_cost(self.part, self.seed, offset + step - 1, self.recipe.policy.settings.scales).total,
             )
             last, every = step == steps, self.recipe.evaluation.every
             looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}

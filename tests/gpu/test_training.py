@@ -71,7 +71,7 @@ def test_ratios_begin_at_one(load, rows, disturb, rollout_batch):
     conditioning = policy.encode(prompts, images)
     rollout = RolloutSettings(steps=4, stochastic=StochasticSettings(size=2, first=0, last=0))
     settings = GrpoSettings(rollout=rollout)
-    plan = plan_of(settings, policy.noise_shift((64, 64)), 0, 0)
+    plan = plan_of(settings, policy.schedule((64, 64)), 0, 0)
     address = Address(seed=0, stage="test", step=0, first_row=0)
     made, chunks = chunks_of(2, 4, rollout_batch), chunks_of(2, 4, 2)
     trajectories, _ = make_rollouts(policy, conditioning, plan, made, address, (64, 64), LineReporter())

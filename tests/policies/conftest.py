@@ -10,6 +10,14 @@ def saved_kontext(random_kontext, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def saved_pix2pix(random_pix2pix, tmp_path_factory):
+    """The other random pipeline as a folder."""
+    folder = tmp_path_factory.mktemp("policies") / "pix2pix"
+    random_pix2pix.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def load(saved_kontext):
     """Load the random model with settings of a recipe."""
@@ -19,6 +27,20 @@ def load(saved_kontext):
     def make(precision="fp32", device="cpu", **settings):
         given = {"checkpoint": str(saved_kontext), "prompt_tokens": 16} | settings
         return FluxKontext.load(FluxKontextSettings(**given), device, precision)
+
+    return make
+
+
+@pytest.fixture
+def load_any(load, saved_pix2pix):
+    """Load the random model of either kind."""
+    from policies.registry import POLICIES
+
+    def make(name, precision="fp32", **settings):
+        if name == "flux_kontext":
+            return load(precision, **settings)
+        entry = POLICIES[name]
+        return entry.load(entry.settings(checkpoint=str(saved_pix2pix), **settings), "cpu", precision)
 
     return make
 

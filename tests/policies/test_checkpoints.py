@@ -90,7 +90,7 @@ def test_offline_it_says_every_way_on_without_torch(tmp_path):
         f"accept its licence on https://huggingface.co/{FLUX}",
         "`hf auth login`, or set HF_TOKEN",
         "policy.checkpoint=/path/to/folder",
-        "rlrefine train omnirefiner_tiny",
+        "policy.checkpoint=tiny-kontext, or a tiny recipe (rlrefine ls)",
     ):
         assert part in message
 

@@ -51,7 +51,7 @@ def experience_of(kontext_policy, batch):
         }
         if not isinstance(objective, RolloutObjective):
             return Experience(**common)
-        plan = plan_of(objective.settings, kontext_policy.noise_shift(SIZE), 0, step)
+        plan = plan_of(objective.settings, kontext_policy.schedule(SIZE), 0, step)
         with kontext_policy.weights(objective.behaviour):
             made = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
         trajectories, images = made

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from policies.base import Policy
-from policies.schedule import shift_sigma
 from rlrefine.algorithms.flow_matching import Density, sigma_from_uniform
 from rlrefine.training.experience import Chunk, Experience
 
@@ -46,4 +45,4 @@ def noise_levels(uniform: Sequence[float], settings: Levels, policy: Policy, siz
     sigma_P = sigma_from_uniform(
         torch.tensor(uniform), settings.density, mean=settings.density_mean, std=settings.density_std
     )
-    return shift_sigma(sigma_P, policy.noise_shift(size)) if settings.shift == "resolution" else sigma_P
+    return policy.schedule(size).levels(sigma_P) if settings.shift == "resolution" else sigma_P

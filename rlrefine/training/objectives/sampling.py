@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from policies.rollout import Scored
-from policies.schedule import sigma_schedule
+from policies.schedule import Schedule
 from policies.trajectory import RolloutPlan, Trajectory
 from rewards import RewardOutput
 from rlrefine.algorithms.advantages import (
@@ -30,7 +30,7 @@ from rlrefine.training.settings import DifficultySettings, DropSettings, Samplin
 from rlrefine.training.stochastic import stochastic_steps
 
 
-def plan_of(settings: SamplingSettings, noise_shift: float, seed: int, step: int) -> RolloutPlan:
+def plan_of(settings: SamplingSettings, schedule: Schedule, seed: int, step: int) -> RolloutPlan:
     """How the rollouts of a step are made: noise levels for this image size, and the steps that draw noise.
 
     Args:
@@ -38,7 +38,8 @@ def plan_of(settings: SamplingSettings, noise_shift: float, seed: int, step: int
     """
     rollout = settings.rollout
     return RolloutPlan(
-        sigmas=sigma_schedule(rollout.steps, noise_shift),
+        sigmas=schedule.sigmas(rollout.steps),
+        start=schedule.start(rollout.steps),
         stochastic=stochastic_steps(rollout.stochastic, rollout.steps, seed, step),
         dynamics=rollout.dynamics,
         noise=rollout.noise,

@@ -1,0 +1,288 @@
+"""InstructPix2Pix as a policy: Stable Diffusion's UNet, shown the image to edit, and if wanted SPIE's visual prompt.
+
+Shapes: P rows · B samples · C h w latents · N prompt tokens · D channels of a prompt token.
+
+The UNet predicts ε at timesteps of its own; both stay in this file. Guidance has one scale for each condition, and
+all branches go through the UNet in one batch:
+
+    ε = ε(∅,∅) + s_image·[ε(I,∅) − ε(∅,∅)] + s_text·[ε(I,T) − ε(I,∅)]
+    ε = ε(∅,∅,∅) + s_image·[ε(I,∅,∅) − ε(∅,∅,∅)] + s_style·[ε(I,S,∅) − ε(I,∅,∅)] + s_text·[ε(I,S,T) − ε(I,S,∅)]
+
+Differs from the papers: nothing that is known of InstructPix2Pix (arXiv 2211.09800). SPIE (arXiv 2504.12833) gives
+its visual prompt the input image when it samples and the noisy latents when it trains; ours is given the input image
+in both, unless ``visual_prompt: as_released``. Whether its noisy latents are those that the UNet is given, as here, or
+k-diffusion's is not known.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from torch import Tensor, nn
+
+from policies.checkpoints import check_checkpoint, unavailable
+from policies.diffusion_schedule import DiffusionSchedule
+from policies.errors import PolicyError
+from policies.guidance import branch_weights, guided
+from policies.memory import HOME, tiled, visiting
+from policies.pix2pix_conditioning import Pix2PixConditioning
+from policies.registry import EMBEDDED
+from policies.schedule import unit_variance, velocity_from_epsilon
+from policies.settings import Guidance, InstructPix2PixSettings, Precision
+from policies.visual_prompt import PromptedUNet
+from policies.weights import StageWeights, WeightSet
+
+ADAPTER_TARGETS = r"(.*\.)?attn[12]\.(to_[qkv]|to_out\.0)"
+TRAINED_WHOLE = r"(unet\.conv_in|visual_prompt)\..+"
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class InstructPix2Pix:
+    """InstructPix2Pix seen as a policy: encode, predict a velocity, decode.
+
+    Args:
+        pipeline: the diffusers pipeline, all parts in evaluation mode, the UNet on the device. With a visual prompt its
+            UNet gets a wider first layer, and can no longer be called by the pipeline.
+        settings: what the recipe says.
+        device: where latents and images live.
+        autocast: compute in bfloat16 with a UNet whose weights are float32.
+
+    Raises:
+        PolicyError: UNet or scheduler are of another kind.
+    """
+
+    def __init__(
+        self,
+        pipeline: StableDiffusionInstructPix2PixPipeline,
+        settings: InstructPix2PixSettings,
+        device: torch.device | str = "cpu",
+        *,
+        autocast: bool = False,
+    ) -> None:
+        self.pipeline, self.settings, self.autocast = pipeline, settings, autocast
+        self._device = torch.device(device)
+        unet: Any = pipeline.unet
+        self.channels: int = pipeline.vae.config["latent_channels"]
+        if unet.config.in_channels != 2 * self.channels:
+            raise PolicyError(
+                f"policy.checkpoint: its UNet takes {unet.config.in_channels} channels, expected {2 * self.channels}, "
+                f"for noisy latents and those of the image to edit"
+            )
+        self.dtype: torch.dtype = unet.dtype  # asked before adapters and engines wrap it
+        self._times, self._sampling = DiffusionSchedule(pipeline.scheduler), False
+        if settings.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        prompted = "style" in settings.scales
+        self.trained: nn.Module = PromptedUNet(unet) if prompted else unet
+        self.stage = StageWeights(self.trained, ADAPTER_TARGETS, TRAINED_WHOLE if prompted else None)
+
+    @classmethod
+    def load(
+        cls,
+        settings: InstructPix2PixSettings,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        *,
+        network: bool = True,
+    ) -> "InstructPix2Pix":
+        """Load an embedded model, a local folder or a hub repository, without its safety checker.
+
+        Args:
+            precision: numbers of frozen weights. Trained ones are float32: with ``bf16`` adapters and what is trained
+                beside them lie over a bfloat16 network, and without adapters the whole network is float32 and computes
+                in bfloat16.
+            network: whether the UNet will be called; if not, it stays in host memory.
+
+        Raises:
+            PolicyError: it cannot be reached, or is not an InstructPix2Pix.
+        """
+        kind = StableDiffusionInstructPix2PixPipeline
+        check_checkpoint(settings.checkpoint, settings.revision, kind.__name__, EMBEDDED)
+        frozen, half = DTYPES[precision], precision == "bf16"
+        dtypes = {"unet": frozen if settings.lora else torch.float32, "default": frozen}
+        place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint).expanduser())
+        source = str(place) if place.is_dir() else settings.checkpoint
+        without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        try:
+            pipeline = kind.from_pretrained(source, revision=settings.revision, dtype=dtypes, **without)
+        except (OSError, ValueError) as error:
+            if place.is_dir():
+                raise PolicyError(f"policy.checkpoint: cannot load {place} as InstructPix2Pix: {error}") from error
+            reason = f"its files cannot be loaded: {error}"
+            raise unavailable(settings.checkpoint, reason, kind.__name__, EMBEDDED) from error
+        device = torch.device(device)
+        pipeline.unet.to(device if network else HOME)
+        encoders = (pipeline.vae, pipeline.text_encoder)
+        for part in encoders:
+            part.to(HOME if settings.offload_encoders else device)
+        for part in (pipeline.unet, *encoders):
+            part.requires_grad_(False).eval()
+        return cls(pipeline, settings, device, autocast=half and settings.lora is None)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def latent_side(self) -> int:
+        """Pixels on each side of what one latent holds."""
+        return self.pipeline.vae_scale_factor
+
+    def weights(self, which: WeightSet) -> AbstractContextManager[None]:
+        return self.stage.use(which)
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Rollouts are made inside the block; ``visual_prompt: as_released`` looks at something else in them."""
+        before, self._sampling = self._sampling, True
+        try:
+            yield
+        finally:
+            self._sampling = before
+
+    @torch.no_grad()
+    def encode(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Tensor]],
+        masks: Sequence[Sequence[Tensor | None]] | None = None,
+    ) -> Pix2PixConditioning:
+        """Embed prompts and conditioning images, once per row.
+
+        Args:
+            prompts: P texts, padded to the length that CLIP was trained with.
+            images: for each row the image to edit, and for a policy with a visual prompt that one, ``[3, H, W]`` in
+                [0, 1] and all of one size.
+            masks: not used.
+
+        Raises:
+            PolicyError: images differ in number or size, a side is not a multiple of a latent's, or a prompt is too
+                long.
+        """
+        self._check_images(images)
+        self._check_prompts(prompts)
+        encode_prompt: Any = self.pipeline._encode_prompt
+        with self._present(self.pipeline.text_encoder):
+            prompt, empty = (encode_prompt(texts, self.device, 1, False) for texts in (list(prompts), [""]))
+        image, *style = [self._latents(torch.stack(slot)) for slot in zip(*images, strict=True)]
+        return Pix2PixConditioning(prompt=prompt, empty=empty, image=image, style=style[0] if style else None)
+
+    def conditioning_from(self, saved: Mapping[str, Tensor]) -> Pix2PixConditioning:
+        return Pix2PixConditioning.from_tensors(saved, self.device)
+
+    def encode_target(self, images: Tensor) -> Tensor:
+        """Images ``[P, 3, H, W]`` in [0, 1] to latents ``[P, C, h, w]`` of about unit variance."""
+        return self.pipeline.vae.config["scaling_factor"] * self._latents(images)
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor) -> Tensor:
+        """The most likely latents of images, not scaled, as InstructPix2Pix is shown them."""
+        self._check_size(tuple(images.shape[2:]))
+        vae = self.pipeline.vae
+        with self._present(vae):
+            found: Any = vae.encode((2 * images.to(self.device) - 1).to(vae.dtype))
+            return found.latent_dist.mode().float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Latents ``[B, C, h, w]`` to images ``[B, 3, H, W]`` in [0, 1]."""
+        vae, scale = self.pipeline.vae, self.pipeline.vae_scale_factor
+        given = (latents / vae.config["scaling_factor"]).to(vae.dtype)
+        with self._present(vae), tiled(vae, scale) if self.settings.tiled_decode else nullcontext():
+            decoded = vae.decode(given, return_dict=False)[0]
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: Pix2PixConditioning, guidance: Guidance) -> Tensor:
+        """The predicted velocity ``[B, C, h, w]``, float32, at noise levels ``sigma`` ``[B]`` below 1.
+
+        Args:
+            guidance: the scale of each condition: image, style if the policy has a visual prompt, and text; 1 for none.
+                A branch whose weight is then 0 is not computed.
+
+        Raises:
+            PolicyError: another condition has a scale, or one has none.
+        """
+        weights = branch_weights(*self._scales(guidance))
+        given = unit_variance(latents.float(), sigma)
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            epsilon = guided(self._network, given, sigma, self._branches(conditioning, given), weights)
+        return velocity_from_epsilon(latents.float(), epsilon, sigma)
+
+    def _network(self, given: Tensor, sigma: Tensor, *, image: Tensor, text: Tensor, **prompting: Tensor) -> Tensor:
+        """One call of the network, for the samples of all branches."""
+        return self.trained(
+            torch.cat([given, image], dim=1).to(self.dtype),
+            self._times.timesteps(sigma),
+            encoder_hidden_states=text.to(self.dtype),
+            return_dict=False,
+            **prompting,
+        )[0]
+
+    def _branches(self, shown: Pix2PixConditioning, given: Tensor) -> list[dict[str, Tensor]]:
+        """The conditions of each branch, each with one more than the one before it."""
+        nothing, wordless = torch.zeros_like(shown.image), shown.empty.expand_as(shown.prompt)
+        without = {"image": nothing, "text": wordless}
+        edited = {"image": shown.image, "text": wordless}
+        told = {"image": shown.image, "text": shown.prompt}
+        if shown.style is None:
+            return [without, edited, told]
+        as_released = self.settings.visual_prompt == "as_released" and not self._sampling
+        second = given if as_released else shown.image
+        prompting = {"prompt": shown.prompt, "prompt_images": torch.cat([shown.style, second], dim=1)}
+        hidden = {**prompting, "shown": given.new_zeros(len(given))}
+        present = {**prompting, "shown": given.new_ones(len(given))}
+        return [without | hidden, edited | hidden, edited | present, told | present]
+
+    def _scales(self, guidance: Guidance) -> list[float]:
+        """The scale of each condition, in the order in which branches add them."""
+        names = self.settings.scales
+        if not isinstance(guidance, Mapping):
+            guidance = dict.fromkeys(names, guidance) if guidance == 1 else {"": guidance}
+        if set(guidance) != set(names):
+            found = ", ".join(f"{name or 'one for all'}: {scale:g}" for name, scale in guidance.items())
+            raise PolicyError(f"guidance: expected a scale of each of {', '.join(names)}, or 1 for none, found {found}")
+        return [guidance[name] for name in names]
+
+    def latent_mask(self, masks: Tensor) -> Tensor:
+        """The share of each latent's pixels that lie inside the mask, ``[P, 1, h, w]``."""
+        return nn.functional.avg_pool2d(masks, self.latent_side)
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        self._check_size(size)
+        return self.channels, size[0] // self.latent_side, size[1] // self.latent_side
+
+    def schedule(self, size: tuple[int, int]) -> DiffusionSchedule:
+        return DiffusionSchedule(self.pipeline.scheduler)
+
+    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
+        """Encoders on the device, for as long as they are used if they live elsewhere."""
+        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
+
+    def _check_images(self, images: Sequence[Sequence[Tensor]]) -> None:
+        sizes = {tuple(image.shape[1:]) for row in images for image in row}
+        counts = {len(row) for row in images}
+        if len(sizes) != 1 or counts != {len(self.settings.images)}:
+            raise PolicyError(
+                f"the images of one call must have one size, and each row those of policy.images "
+                f"({', '.join(self.settings.images)}); found {sorted(counts)} images of {sorted(sizes)} pixels"
+            )
+
+    def _check_prompts(self, prompts: Sequence[str]) -> None:
+        tokenizer: Any = self.pipeline.tokenizer
+        for prompt in dict.fromkeys(prompts):
+            length = len(tokenizer(prompt, verbose=False).input_ids)
+            if length > tokenizer.model_max_length:
+                raise PolicyError(
+                    f"the prompt {prompt!r} has {length} tokens, and this model's text encoder reads "
+                    f"{tokenizer.model_max_length}; make it shorter"
+                )
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        side = self.latent_side
+        if size[0] % side or size[1] % side:
+            raise PolicyError(
+                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {side} for this model"
+            )

@@ -1,0 +1,50 @@
+"""Whether stages and evaluation ask of the policy what it can do. No torch here."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlrefine.recipe.problems import Finding, Path
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.settings import SamplingSettings
+
+
+def guidance(recipe: Recipe) -> Iterator[Finding]:
+    """A policy with several conditions needs a scale of each, or 1 for none; any other takes one number."""
+    names = recipe.policy.settings.scales
+    for path, given in _guidances(recipe):
+        if isinstance(given, Mapping) and not names:
+            yield path, _shown(given), "a number", f"{recipe.policy.name} is fed one scale for all its conditions"
+        elif (set(given) != set(names)) if isinstance(given, Mapping) else (names and given != 1):
+            example = ", ".join(f"{name}: {scale:g}" for name, scale in USUAL.items() if name in names)
+            yield path, _shown(given), f"a scale of each of {', '.join(names)}, or 1", f"{{{example}}} is usual"
+
+
+USUAL = {"image": 1.5, "style": 3.0, "text": 7.5}  # InstructPix2Pix, arXiv 2211.09800; SPIE, arXiv 2504.12833
+
+
+def _guidances(recipe: Recipe) -> Iterator[tuple[Path, Any]]:
+    """Every guidance of a recipe, and where it stands."""
+    for label, stage in recipe.stages.items():
+        if isinstance(stage.settings, SamplingSettings):
+            yield ("stages", label, "rollout", "guidance"), stage.settings.rollout.guidance
+        elif hasattr(stage.settings, "guidance"):
+            yield ("stages", label, "guidance"), stage.settings.guidance
+    yield ("evaluation", "guidance"), recipe.evaluation.guidance
+
+
+def _shown(given: Any) -> str:
+    return (
+        ", ".join(f"{name}: {scale:g}" for name, scale in given.items()) if isinstance(given, Mapping) else f"{given:g}"
+    )
+
+
+def levels(recipe: Recipe) -> Iterator[Finding]:
+    """A network that was trained at the noise levels of its own schedule knows no others."""
+    for label, stage in recipe.stages.items():
+        if recipe.policy.settings.own_levels and getattr(stage.settings, "shift", "resolution") == "none":
+            yield (
+                ("stages", label, "shift"),
+                "'none'",
+                f"resolution, since {recipe.policy.name} knows the noise levels of its own schedule alone",
+                "drop it",
+            )
