@@ -41,6 +41,7 @@ class Floor:
         assert isinstance(trainer.stage.settings, GrpoSettings)
         self.trainer, self.settings = trainer, trainer.stage.settings
         self.policy: Any = trainer.policy
+        self.guidance: Any = self.settings.rollout.guidance  # one number, for a network that is fed it
         self.network, self.pipeline = self.policy.pipeline.transformer, self.policy.pipeline
         self.parameters = list(self.policy.stage.parameters.values())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=trainer.stage.optimizer.lr, betas=(0.9, 0.99))
@@ -118,7 +119,7 @@ class Floor:
         return self.network(
             hidden_states=torch.cat([latents, images], dim=1),
             timestep=torch.full((count,), sigma),
-            guidance=torch.full((count,), self.settings.rollout.guidance),
+            guidance=torch.full((count,), self.guidance),
             pooled_projections=pooled,
             encoder_hidden_states=prompt,
             txt_ids=torch.zeros(prompt.shape[1], 3),

@@ -23,7 +23,6 @@ from benchmarks.metering import Meter, cpu_seconds
 from policies.base import Policy
 from policies.flux_kontext import FluxKontext
 from policies.rollout import rollout
-from policies.schedule import sigma_schedule
 from policies.settings import FluxKontextSettings
 from policies.trajectory import RolloutPlan
 from rlrefine.data.build import open_rows
@@ -71,7 +70,7 @@ class Rollouts:
         self.initial, self.noise = torch.randn(ROWS, *shape), torch.randn(ROWS * group_size, *shape)
 
     def plan(self, first: int) -> RolloutPlan:
-        sigmas = sigma_schedule(STEPS, self.policy.noise_shift(SIZE))
+        sigmas = self.policy.schedule(SIZE).sigmas(STEPS)
         return RolloutPlan(sigmas=sigmas, stochastic=(first, first + 1), dynamics="flow_sde", noise=0.7)
 
     def shared(self, first: int, *, merged: bool = False) -> float:

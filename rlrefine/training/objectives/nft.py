@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from policies.base import Policy
+from policies.settings import Guidance
 from policies.trajectory import Trajectory
 from policies.weights import WeightSet
 from rewards import RewardOutput
@@ -97,7 +98,7 @@ class Nft:
         }
         return LossOutput.measured(loss, {name: weight_B * value_B for name, value_B in each.items()}, share)
 
-    def _reference(self, policy: Policy, given: tuple[Tensor, Tensor, Any, float]) -> Tensor | None:
+    def _reference(self, policy: Policy, given: tuple[Tensor, Tensor, Any, Guidance]) -> Tensor | None:
         """The velocity of the policy that the stage began with; none where leaving it costs nothing."""
         if self.settings.kl_coef == 0:
             return None
