@@ -122,7 +122,7 @@ class Step:
         self.images = torch.cat([self.policy.decode(some, self.batch.size) for some in latents])
 
     def reward(self) -> None:
-        self.credit = self.trainer.credit(cast(Grpo, self.trainer.objective), self.batch, self.images)
+        self.credit, _ = self.trainer.credit(cast(Grpo, self.trainer.objective), self.batch, self.images)
 
     def update(self) -> None:
         self.trainer.learn(self.experience(self.chunks), 1)  # the first update would also compare it with the rollout
