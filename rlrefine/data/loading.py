@@ -24,10 +24,10 @@ class Rows:
 
     Args:
         folder: with ``metadata.jsonl``.
-        size: height and width that every image is brought to.
+        size: height and width that every image is brought to; none leaves each as large as it is.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int] | None) -> None:
         self.folder, self.size = folder, size
         self.columns = read_rows(folder)
         self.table = _load_table(folder)
@@ -74,7 +74,7 @@ class _RowImages:
     """Reads the images of one row, and sees to it that those which lie over each other have one size."""
 
     folder: Path
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     name: str
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # of the last file of each part
 
@@ -85,7 +85,7 @@ class _RowImages:
         self.sizes[part] = image.size
         if part in ALIGNED:
             check_aligned(self.name, {part: size for part, size in self.sizes.items() if part in ALIGNED})
-        return fit(image, self.size)
+        return image if self.size is None else fit(image, self.size)
 
     def mask(self, part: str, stored: Any) -> Tensor:
         return to_tensor(self.load(part, stored).convert("L"))

@@ -15,6 +15,7 @@ from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
 from rlrefine.recipe.check_policy import guidance, levels
 from rlrefine.recipe.check_rollouts import rollouts
+from rlrefine.recipe.conditions import PROVIDES, column_of, has_condition, roles_of
 from rlrefine.recipe.lineage import in_other_run
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.problems import Finding, Path, Problem, closest
@@ -24,15 +25,6 @@ from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.settings import GrpoSettings, SamplingSettings, SftSettings
 
 RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
-PROVIDES = {
-    "prompts": "prompt",
-    "drafts": "draft_file_name",
-    "targets": "target_file_name",
-    "masks": "mask_file_name",
-    "references": "reference_file_names",
-    "pairs": "chosen_file_name",
-}
-
 LOOKED_AT = 1000  # rows of each folder; all of them are when the run starts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -230,12 +222,12 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
         if isinstance(stage.settings, SftSettings) and stage.settings.mask_weight != 1:
             wanted.add(("masks", f"mask_weight of stage {label}"))
     for need, who in sorted(wanted):
-        if not all(_has(row, need) for row in first):
-            yield path, f"rows without {_column(need)}", f"one in every row: {who} needs {need}", "add the column"
+        if not all(has_condition(row, need) for row in first):
+            yield path, f"rows without {column_of(need)}", f"one in every row: {who} needs {need}", "add the column"
     yield from _never_applicable(recipe, path, first)
-    roles = {"draft", *(role for row in first for role in _roles(row))}
+    roles = {"draft", *(role for row in first for role in roles_of(row))}
     shown = getattr(recipe.policy.settings, "images", ())
-    layouts = {tuple(_roles(row).count(role) for role in shown) for row in first}
+    layouts = {tuple(roles_of(row).count(role) for role in shown) for row in first}
     if len(layouts) > 1:
         counts = " and ".join(str(sum(layout)) for layout in sorted(layouts)[:2])
         yield path, f"rows with {counts} references to show", "the same number in every row", "split the rows"
@@ -248,28 +240,9 @@ def _never_applicable(recipe: Recipe, path: Path, first: list[dict[str, object]]
     """A reward that uses what no row has would never say anything."""
     for label, reward in recipe.rewards.items():
         for use in sorted(REWARDS[reward.name].uses_with(reward.settings)):
-            if not any(_has(row, use) for row in first):
+            if not any(has_condition(row, use) for row in first):
                 expected = f"one in some rows: reward {label} applies only to those that have it"
-                yield path, f"no row with {_column(use)}", expected, "add the column, or take the reward out"
-
-
-def _column(condition: str) -> str:
-    """The column that provides a condition; an extra is a column of its own name."""
-    name, _, role = condition.partition(".")
-    return f"a reference of the role {role!r}" if name == "references" and role else PROVIDES.get(condition, condition)
-
-
-def _has(row: dict[str, object], condition: str) -> bool:
-    name, _, role = condition.partition(".")
-    if name == "references":
-        return role in _roles(row) if role else bool(_roles(row))
-    return row.get(PROVIDES.get(condition, condition)) not in (None, "", [])
-
-
-def _roles(row: dict[str, object]) -> list[str]:
-    files, given = row.get("reference_file_names") or [], row.get("reference_roles")
-    assert isinstance(files, list)
-    return list(given) if isinstance(given, list) else ["reference"] * len(files)
+                yield path, f"no row with {column_of(use)}", expected, "add the column, or take the reward out"
 
 
 def image_size(recipe: Recipe) -> Iterator[Finding]:

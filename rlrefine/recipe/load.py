@@ -54,7 +54,15 @@ def load_resolved(file: FilePath) -> Recipe:
     Raises:
         RecipeError: a section cannot be read.
     """
-    source = read(file)
+    return check_sections(read(file))
+
+
+def check_sections(source: Source) -> Recipe:
+    """Check every section by itself, and nothing of how they fit together.
+
+    Raises:
+        RecipeError: with every problem that was found.
+    """
     register_plugins(source)
     problems, recipe, _ = _strict(source)
     if problems or recipe is None:

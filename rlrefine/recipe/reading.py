@@ -96,7 +96,16 @@ def read(recipe: str | FilePath, overrides: Sequence[str] = ()) -> Source:
         RecipeError: it is not YAML, or cannot be merged or resolved.
         UsageError: a file is missing, or an override is not ``key=value``.
     """
-    source = _read_file(find_recipe(str(recipe)), ())
+    return with_overrides(_read_file(find_recipe(str(recipe)), ()), overrides)
+
+
+def with_overrides(source: Source, overrides: Sequence[str]) -> Source:
+    """What was read, with overrides of the command line laid over it; interpolation is resolved.
+
+    Raises:
+        RecipeError: it cannot be resolved.
+        UsageError: an override is not ``key=value``.
+    """
     config = OmegaConf.create(source.data)
     for override in overrides:
         config = _apply(config, override, source)
