@@ -117,6 +117,38 @@ def plan(
 
 
 @cli.command()
+@click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE]…")
+@click.option("--reward", "named", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A reward by name; repeatable.")
+@click.option("--data", help="A folder with metadata.jsonl, or photos:SPLIT; by default the recipe's validation rows.")
+@click.option(
+    "--images", default="drafts", show_default=True, help="drafts, targets, or a folder of files named by id."
+)
+@click.option("--rows", type=click.IntRange(min=1), help="At most so many, from the first; by default all.")
+@click.option(
+    "--size",
+    type=(click.IntRange(min=1), click.IntRange(min=1)),
+    help="Height and width; by default the recipe's, or without one each image's own.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one call.")
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="A new file: one line for each image.")
+@click.option("--checks/--no-checks", default=True, help="Score again, and compare targets with drafts; the default.")
+@AS_JSON
+def score(words: Sequence[str], **options: Any) -> None:
+    """Let rewards score images before any training: table, histograms, agreement, speed, determinism.
+
+    Ends with code 4, after the table, if a reward failed for an image.
+
+    \b
+    rlrefine score omnirefiner_tiny
+    rlrefine score --reward masked_pixel --reward patch_perceptual:patch=8 --data photos:heldout --csv scores.csv
+    rlrefine score my.yaml --data my-rows --images results --json
+    """
+    from rlrefine.score.command import score as score_now
+
+    score_now(words, **options)
+
+
+@cli.command()
 @AS_JSON
 def doctor(as_json: bool) -> None:
     """Look at this machine and what is installed: what is broken, and one fix for each.

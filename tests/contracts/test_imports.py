@@ -64,6 +64,7 @@ else: raise AssertionError
         ["train", "--help"],
         ["refine", "--help"],
         ["export", "--help"],
+        ["score", "--help"],
     ],
     ids=" ".join,
 )

@@ -1,0 +1,62 @@
+"""What ``rlrefine score`` does."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from rlrefine.errors import UsageError
+from rlrefine.score.request import make_request
+
+
+def score(
+    words: Sequence[str],
+    named: Sequence[str],
+    data: str | None,
+    size: tuple[int, int] | None,
+    images: str,
+    rows: int | None,
+    batch: int,
+    table: Path | None,
+    *,
+    checks: bool,
+    as_json: bool,
+) -> None:
+    """Let rewards score images, and show what they say.
+
+    Args:
+        words: a recipe with overrides.
+        named: rewards by their names.
+        images: ``drafts``, ``targets``, or a folder.
+        rows: at most so many, from the first; by default all.
+        batch: images in one call.
+        table: a new CSV file for the scores.
+        checks: score some rows again, and drafts and targets besides.
+
+    Raises:
+        RewardError: a reward cannot be built, or has failed for an image; the findings are shown before.
+    """
+    request = make_request(words, named, data, size)
+    if table is not None and (table.exists() or not table.absolute().parent.is_dir()):
+        raise UsageError(f"{table}: {'exists; choose another name' if table.exists() else 'its folder does not exist'}")
+    from rlrefine.training.progress import reporting
+
+    with reporting() as report:
+        from rlrefine.quiet import hush
+
+        hush()
+        from rewards import RewardError
+        from rewards.measuring import described
+        from rlrefine.score.examination import examine
+        from rlrefine.score.findings import as_csv, as_mapping
+        from rlrefine.score.render import render
+        from rlrefine.training.publish import write_text
+
+        findings = examine(request, images, rows, batch, report, checks=checks)
+    if table is not None:
+        write_text(table, as_csv(findings))
+    click.echo(json.dumps(as_mapping(findings), indent=1) if as_json else render(findings))
+    failed = [described(label, found.failures) for label, found in findings.rewards.items() if found.failures]
+    if failed:
+        raise RewardError(f"rewards.{failed[0]}")
