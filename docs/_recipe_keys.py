@@ -64,14 +64,18 @@ def page(definitions: dict[str, Any]) -> str:
 
 
 def _table(name: str, definition: dict[str, Any]) -> str:
-    rows = [
-        f"\n### `{name}`\n\n{definition.get('description', '')}\n",
-        "| key | type | default | meaning |\n|---|---|---|---|",
-    ]
+    return f"\n### `{name}`\n\n{definition.get('description', '')}\n\n{key_table(definition)}"
+
+
+def key_table(definition: dict[str, Any], page: str = "") -> str:
+    """The keys of one section of the schema; ``page`` is where other sections are, if not on the same one."""
+    rows = ["| key | type | default | meaning |\n|---|---|---|---|"]
     required = definition.get("required", [])
     for key, entry in definition["properties"].items():
         default = "" if key in required else f"`{_plain(entry['default'])}`" if "default" in entry else "see there"
-        rows.append(f"| `{key}` | {_type(entry)} | {default} | {entry.get('description', '').replace('``', '`')} |")
+        rows.append(
+            f"| `{key}` | {_type(entry, page)} | {default} | {entry.get('description', '').replace('``', '`')} |"
+        )
     return "\n".join(rows)
 
 
@@ -79,12 +83,12 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _type(entry: dict[str, Any]) -> str:
+def _type(entry: dict[str, Any], page: str) -> str:
     if "$ref" in entry:
         name = entry["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{name}]({page}#{name.lower()})"
     if "anyOf" in entry or "oneOf" in entry:
-        return " or ".join(_type(inner) for inner in entry.get("anyOf") or entry["oneOf"])
+        return " or ".join(_type(inner, page) for inner in entry.get("anyOf") or entry["oneOf"])
     if "enum" in entry or "const" in entry:
         return " or ".join(f"`{value}`" for value in entry.get("enum", [entry.get("const")]))
     if entry.get("type") == "array":

@@ -99,6 +99,8 @@ class DreamSimMetric:
 class PatchDreamSim:
     """DreamSim similarity of each patch to the same patch of the target, averaged with the mask as weight.
 
+        r = Σ_k w_k·⟨e(y_k), e(y*_k)⟩ / Σ_k w_k,   ‖e‖ = 1,   w_k = mean of the mask in patch k
+
     ``PatchPerceptual`` with ``DreamSimMetric``: targets are embedded once a row, and patches outside the mask not at
     all. With ``patch=None`` the whole image is one patch: the paper's "overall consistency".
 
@@ -110,6 +112,13 @@ class PatchDreamSim:
 
     Raises:
         RewardError: the package or the weights are missing, or a patch does not fit into the image.
+
+    Cost: each patch of each sample, and once a row each patch of its target, goes as 224 × 224 pixels through the
+        model's networks: three ViT-B/16 for ``ensemble``, one for the others, ViT-B/32 being a quarter of the work.
+
+    Hacked by: what people do not look at either: fine grain, a small shift, letters that only look like letters.
+        Networks can be fooled by patterns that no eye would accept, and long training finds them; put a pixel reward
+        beside it, and look at samples. Patches that the mask does not touch are free.
 
     Reference: OmniRefiner, arXiv 2511.19990, section 3 (patch-wise reward).
     """

@@ -31,6 +31,13 @@ class MaskedPerceptual:
         feather: pixels over which the mask's edge is softened on each side.
         keep_targets: targets whose embeddings are kept for the next calls; it pays for metrics with a network.
 
+    Range: that of the metric: −1 to 1 of ``ssim`` and ``correlation``, −1 to 0 of ``l1``, ``l2`` and ``charbonnier``.
+
+    Cost: that of the metric on whole images, once for each sample; what it makes of a target, once a row.
+
+    Hacked by: what the metric overlooks, see ``patch_perceptual``. The other side of the mask is free, and a small mask
+        hardly moves the score, since most of the image is the target's own.
+
     >>> image, target = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
     >>> mask = torch.zeros(1, 1, 32, 32)
     >>> MaskedPerceptual(metric="ssim")(RewardInputs(images=image, targets=target, masks=mask))

@@ -47,6 +47,14 @@ class PatchPerceptual:
     Raises:
         RewardError: a patch does not fit into the image.
 
+    Range: that of the metric: −1 to 1 of ``ssim`` and ``correlation``, −1 to 0 of ``l1``, ``l2`` and ``charbonnier``.
+
+    Cost: some filters over each sample; no network and no weights. A metric with a network goes over every patch.
+
+    Hacked by: what the metric overlooks. SSIM hardly sees an even shift of colour or brightness, ``correlation`` not at
+        all; in flat patches both are decided by noise; ``l1`` and ``l2`` like blur, the mean of everything that could
+        be there. With a mask, what lies in no patch that the mask touches is free.
+
     Reference: OmniRefiner, arXiv 2511.19990, section 3 (patch-wise reward).
 
     >>> image = torch.rand(1, 3, 32, 32)

@@ -30,6 +30,12 @@ class MaskedPixel:
         feather: pixels over which the mask's edge is softened on each side.
         against: ``targets``, or ``drafts`` for what an edit should leave as it was.
 
+    Cost: a subtraction for each pixel; no network and no weights.
+
+    Hacked by: blur: the mean of everything that could be there has the least squared error, and a sharp detail that is
+        a pixel off scores worse than none. The other side of the mask is free; a second one with ``where: outside``
+        holds it.
+
     Reference: OmniRefiner, arXiv 2511.19990, figure 3 ("masked MSE score"); SPIE, arXiv 2504.12833 (reconstruction).
 
     >>> import torch

@@ -51,6 +51,14 @@ class RegionSimilarity:
     Raises:
         RewardError: a package or weights are missing, or of another kind.
 
+    Range: −1 − λ to 1.
+
+    Cost: an encoder pass for each sample; with ``detected`` two passes of Grounding DINO (800 pixels) and SAM 2 Hiera-L
+        (1024 × 1024 pixels) for each row, which ``keep_regions`` spares from the second epoch on.
+
+    Hacked by: texture without form: every cell is compared with every other, so that the best region is the mean of the
+        style region everywhere. M is the draft's region: what grows beyond it is only held back by λ.
+
     Reference: SPIE, arXiv 2504.12833; the form is that of its released code.
     """
 

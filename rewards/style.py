@@ -63,6 +63,11 @@ class StyleSimilarity:
     Raises:
         RewardError: the package or the weights are missing or damaged, or hold more than tensors.
 
+    Cost: a ViT-L/14 forward pass of 224 × 224 pixels for each sample, and one for each style reference.
+
+    Hacked by: copying the style reference itself, which scores 1: it knows nothing of content. A colour cast or a
+        canvas texture goes far, too; never use it alone.
+
     Reference: Somepalli et al., Measuring Style Similarity in Diffusion Models, arXiv 2404.01292; as a reward in DyRef,
         arXiv 2606.26947.
     """

@@ -37,6 +37,12 @@ class TargetSimilarity:
     Raises:
         RewardError: the package or the weights are missing, or of another kind.
 
+    Cost: a forward pass of the vision half of the network for each sample, and one for each target.
+
+    Hacked by: blur, smooth text and patterns that only look right from afar: these networks see at most 384 × 384
+        pixels and hardly any fine texture. Put a pixel or patch reward beside it. ``flat`` also rewards copying the
+        target's layout where many layouts are right.
+
     Reference: DyRef, arXiv 2606.26947; the form is that of its released code (SigLIP 2, ``flat``).
     """
 

@@ -3,6 +3,7 @@
 import re
 
 from policies.registry import EMBEDDED, POLICIES
+from rewards.licences import licence_of
 from rewards.plugins import installed, origin
 from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.recipe.reading import built_in_recipes
@@ -17,7 +18,11 @@ def catalogue() -> dict[str, dict[str, str]]:
         },
         "policies": {name: _first_line(entry.settings) for name, entry in POLICIES.items()},
         "models": {name: f"embedded, as policy.checkpoint ({_megabytes(name):.1f} MB)" for name in EMBEDDED},
-        "rewards": {name: _first_line(entry.settings) for name, entry in REWARDS.items() if entry.package is None}
+        "rewards": {
+            name: f"{_first_line(entry.settings)} Licence: {licence_of(name)}."
+            for name, entry in REWARDS.items()
+            if entry.package is None
+        }
         | {name: f"of {origin(point)}" for name, point in installed().items()},
         "transforms": {name: _first_line(entry.settings) for name, entry in TRANSFORMS.items()},
         "objectives": {name: _first_line(entry.settings) for name, entry in OBJECTIVES.items()},
