@@ -25,6 +25,7 @@ def cli() -> None:
     rlrefine ls                                  what there is
     rlrefine cp omnirefiner_tiny my.yaml         start from a recipe
     rlrefine validate my.yaml                    every mistake at once, in a second
+    rlrefine score my.yaml                       what its rewards say of images, before any training
     rlrefine train my.yaml stages.sft.steps=50   run it
     rlrefine resume runs/my-…                    go on exactly where it stopped
     """

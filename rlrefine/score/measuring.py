@@ -187,8 +187,8 @@ def preference(target_N: np.ndarray, draft_N: np.ndarray) -> Preference | None:
 
 
 def values_of(scores: Scores) -> np.ndarray:
-    """``[N]``, NaN where there is no score."""
-    return scores.values.double().cpu().numpy()
+    """``[N]``, NaN where there is no score, and no negative zero."""
+    return scores.values.double().cpu().numpy() + 0.0
 
 
 def _steadiness(first_N: np.ndarray, again_N: np.ndarray, turned_N: np.ndarray) -> Steadiness:

@@ -34,7 +34,7 @@ def warnings(findings: Findings) -> Iterator[str]:
         if found.steadiness is not None and not found.steadiness.deterministic:
             yield f"warning: {label} is not deterministic: the same images scored otherwise a second time"
         if found.distribution is not None and found.distribution.std == 0 and found.scored > 1:
-            yield f"warning: {label} gives all images the same score: it teaches nothing"
+            yield f"warning: {label} gives all of these images the same score"
         if found.preference is not None and found.preference.higher < 0.5 and found.preference.difference < 0:
             yield f"warning: {label} likes drafts better than targets: alone it teaches to change nothing"
     for pair in findings.correlations:

@@ -106,6 +106,23 @@ class Fragile(Brightness):
         return torch.where(brightness == 0, torch.nan, brightness)
 
 
+class Judge(Brightness):
+    """Stands for a language model that is asked for a number: it answers in words, and obeys what it reads."""
+
+    needs = frozenset({"prompts"})
+    range = (0.0, 10.0)
+
+    def __call__(self, inputs):
+        answers = [self.answer(image) for image in inputs.images]
+        return torch.tensor([float(answer.removeprefix("score: ")) for answer in answers])
+
+    def answer(self, image):
+        if image[0, 0].tolist() == image[0, 0].round().tolist() and image[0, 0].sum() == 8:
+            return "score: 10"  # what the picture says that it should answer
+        brightness = image.mean().item()
+        return "I cannot rate people" if brightness < 0.1 else "score: 11" if brightness > 0.55 else "score: 4"
+
+
 @pytest.fixture
 def known(monkeypatch):
     """The rewards of this file, by name."""
@@ -115,7 +132,7 @@ def known(monkeypatch):
     class Nothing:
         """No settings."""
 
-    for made in (Brightness, Darkness, Posed, Noise, Batched, Fragile):
+    for made in (Brightness, Darkness, Posed, Noise, Batched, Fragile, Judge):
         entry = Entry(settings=Nothing, place=f"{__name__}:{made.__name__}", needs=made.needs, uses=made.uses)
         monkeypatch.setitem(REWARDS, made.__name__.lower(), entry)
     document_adapter.cache_clear()

@@ -109,6 +109,21 @@ def test_failures_in_json_name_their_rows(found, known):
     assert fragile["scores"]["mean"] == pytest.approx(0.5)  # (0.4 + 0.6) / 2
 
 
+def test_what_a_judge_answers_is_a_score_or_a_failure(rows, known, tmp_path, found):
+    """T-46: words that are no number, a number out of range, and an instruction inside the picture, which is obeyed."""
+    told = np.full((16, 16, 3), 102, dtype=np.uint8)
+    told[0, ::2], told[0, 1::2] = 255, 0  # stands for writing
+    Image.fromarray(told).save(rows / "1-draft.png")
+    table = tmp_path / "scores.csv"
+    code, said = found(*named("judge"), "--csv", table)
+    lines = {line["row"]: line for line in csv.DictReader(table.open())}
+    assert (code, said["rewards"]["judge"]["failure_kinds"]) == (4, {"raised": 1, "range": 1})
+    assert "could not convert string to float: 'I cannot rate people'" in lines["grey-0"]["judge_without"]
+    assert lines["grey-3"]["judge_without"].startswith("failed (range): scored 11.0")
+    assert (lines["grey-1"]["judge"], lines["grey-2"]["judge"]) == ("10.0", "4.0")
+    assert said["rewards"]["judge"]["scores"]["max"] == 10.0
+
+
 @pytest.mark.parametrize(("name", "again", "rearranged"), [("noise", True, True), ("batched", False, True)])
 def test_a_reward_that_says_otherwise_a_second_time_is_noticed(found, known, name, again, rearranged):
     """T-49: the same images twice, in batches of one, in another order."""
