@@ -57,8 +57,8 @@ def page(name: str, entry: Entry, definition: dict[str, Any]) -> str:
     facts = {
         "class": f"`{module}.{class_name}`",
         "range": _range(reward, said),
-        "needs": _conditions(entry.needs),
-        "uses, where a row has it": _conditions(entry.uses),
+        "needs": _conditions(entry, "needs"),
+        "uses, where a row has it": _conditions(entry, "uses"),
         "licences": licence if licence != UNKNOWN else "",
         "reference": said.get("Reference", "ours"),
     }
@@ -109,8 +109,12 @@ def _range(reward: type, said: dict[str, str]) -> str:
     return f"{low} to {high}; larger is better"
 
 
-def _conditions(names: frozenset[str]) -> str:
-    return ", ".join(WORDS.get(name, name) for name in sorted(names)) or "nothing"
+def _conditions(entry: Entry, which: str) -> str:
+    """What the rows bring; where it follows from keys, with their defaults."""
+    chosen = entry.settings()
+    names = {"needs": entry.needs_with, "uses": entry.uses_with}[which](chosen)
+    shown = ", ".join(WORDS.get(name, name) for name in sorted(names)) or "nothing"
+    return f"{shown}, unless keys say otherwise" if hasattr(entry.settings, which) else shown
 
 
 def _table(facts: dict[str, str]) -> str:

@@ -53,7 +53,7 @@ def test_a_page_by_hand(pages, definitions):
     text = pages.page("masked_pixel", REWARDS["masked_pixel"], definitions["masked_pixel"])
     assert "| class | `rewards.pixel.MaskedPixel` |" in text
     assert "| range | −1 to 0; larger is better |" in text
-    assert "| needs | masks, targets |" in text
+    assert "| needs | masks, targets, unless keys say otherwise |" in text
     assert "uses" not in text
     assert "| `norm` | `l1` or `l2` or `charbonnier` | `l2` | Absolute (`l1`), squared (`l2`)" in text
 

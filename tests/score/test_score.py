@@ -48,7 +48,7 @@ def test_scores_of_drafts_by_hand(found):
     assert (squared["scores"]["min"], squared["scores"]["max"]) == (pytest.approx(-0.64), pytest.approx(-0.04))
     assert squared["range"] == [-1.0, 0.0]
     assert squared["needs"] == ["masks", "targets"]
-    assert absolute["settings"] == {"norm": "l1", "where": "inside", "feather": 0.0}
+    assert absolute["settings"] == {"norm": "l1", "where": "inside", "feather": 0.0, "against": "targets"}
     (pair,) = said["correlations"]
     assert (pair["n"], pair["spearman"]) == (4, 1.0)
     assert pair["pearson"] == pytest.approx(np.corrcoef(BY_HAND, [-0.8, -0.6, -0.4, -0.2])[0, 1])
