@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rewards import pretrained
+from rewards.neural_settings import USUAL
 from rewards.preparation import Preparation, prepare, read_preparation
 from rewards.types import RewardError, RewardInputs
 
@@ -39,21 +40,21 @@ class Family:
 
 FAMILIES = {
     "siglip2": Family(
-        checkpoint="google/siglip2-base-patch16-384",
+        checkpoint=USUAL["siglip2"],
         types=("siglip", "siglip_vision_model"),  # SigLIP 2 at a fixed size is a SigLIP network
         network="SiglipVisionModel",
         pooled="pooler_output",
         before=0,
     ),
     "clip": Family(
-        checkpoint="openai/clip-vit-large-patch14",
+        checkpoint=USUAL["clip"],
         types=("clip", "clip_vision_model"),
         network="CLIPVisionModelWithProjection",
         pooled="image_embeds",
         before=1,
     ),
     "dinov2": Family(
-        checkpoint="facebook/dinov2-base", types=("dinov2",), network="Dinov2Model", pooled="pooler_output", before=1
+        checkpoint=USUAL["dinov2"], types=("dinov2",), network="Dinov2Model", pooled="pooler_output", before=1
     ),
 }
 

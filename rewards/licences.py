@@ -4,6 +4,7 @@ What a licence says in full is for its text to say; this is no legal advice. Wei
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 OURS = "Apache-2.0, as this project"
 UNKNOWN = "not known"
@@ -27,19 +28,32 @@ MODELS: Mapping[str, str] = {
 }
 """Weights by the name that a recipe gives them."""
 
-REWARDS: Mapping[str, str] = {
-    "patch_perceptual": f"{OURS}; no weights",
-    "masked_pixel": f"{OURS}; no weights",
-    "masked_perceptual": f"{OURS}; no weights",
-    "patch_dreamsim": f"code MIT (package dreamsim); weights: {DREAMSIM}",
-    "depth_structure": f"{OURS}, on transformers (Apache-2.0); weights: those of checkpoint",
-    "region_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of encoder, detector and segmenter",
-    "target_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of encoder",
-    "style_similarity": f"{OURS}, on transformers (Apache-2.0); weights: those of checkpoint",
-}
-"""Rewards by the name that a recipe gives them: code first, then weights."""
 
-LICENCES: Mapping[str, str] = {**REWARDS, **MODELS}
+@dataclass(frozen=True)
+class Terms:
+    """Of a reward's code, and of the weights that it loads."""
+
+    code: str
+    weights: str = "no weights"
+
+    def __str__(self) -> str:
+        return f"{self.code}; {self.weights}"
+
+
+ON_TRANSFORMERS = f"{OURS}, on transformers (Apache-2.0)"
+REWARDS: Mapping[str, Terms] = {
+    "patch_perceptual": Terms(OURS),
+    "masked_pixel": Terms(OURS),
+    "masked_perceptual": Terms(OURS),
+    "patch_dreamsim": Terms("MIT (package dreamsim)", DREAMSIM),
+    "depth_structure": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
+    "region_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder, detector and segmenter"),
+    "target_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
+    "style_similarity": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
+}
+"""Rewards by the name that a recipe gives them."""
+
+LICENCES: Mapping[str, str] = {**{name: str(terms) for name, terms in REWARDS.items()}, **MODELS}
 
 
 def licence_of(name: str) -> str:

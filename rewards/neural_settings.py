@@ -3,6 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+USUAL = {
+    "siglip2": "google/siglip2-base-patch16-384",
+    "clip": "openai/clip-vit-large-patch14",
+    "dinov2": "facebook/dinov2-base",
+}
+"""The repository that is taken for an encoder where none is named."""
+
 
 def check_counts(**counts: int) -> None:
     """A batch is at least one image; nothing less than nothing is kept."""
@@ -34,6 +41,11 @@ class TargetSimilaritySettings:
     def __post_init__(self) -> None:
         check_counts(batch=self.batch, keep_targets=self.keep_targets)
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """What is loaded, by the names of ``rewards.licences.MODELS``."""
+        return (self.checkpoint or USUAL[self.encoder],)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStructureSettings:
@@ -57,6 +69,10 @@ class DepthStructureSettings:
     def __post_init__(self) -> None:
         check_counts(batch=self.batch, keep_drafts=self.keep_drafts)
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return (self.checkpoint,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StyleSimilaritySettings:
@@ -77,6 +93,10 @@ class StyleSimilaritySettings:
 
     def __post_init__(self) -> None:
         check_counts(batch=self.batch, keep_references=self.keep_references)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return (self.checkpoint,)
 
     @property
     def uses(self) -> frozenset[str]:
@@ -142,6 +162,12 @@ class RegionSimilaritySettings:
             raise ValueError(f"reconstruction: expected 0 or more, found {self.reconstruction}")
         if self.encoder == "dreamsim" and self.revision is not None:
             raise ValueError(f"revision: expected null with encoder dreamsim, found {self.revision!r}")
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        encoder = "dreamsim" if self.encoder == "dreamsim" else self.checkpoint or USUAL[self.encoder]
+        found_by = (self.detection.detector, self.detection.segmenter) if self.regions == "detected" else ()
+        return (encoder, *found_by)
 
     @property
     def needs(self) -> frozenset[str]:

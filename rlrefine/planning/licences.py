@@ -7,22 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.registry import EMBEDDED
-from rewards.dreamsim_files import LICENCES as DREAMSIM
+from rewards.licences import OURS, REWARDS, UNKNOWN, Terms, licence_of
 from rlrefine.data.sources import BUILT_IN
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import Recipe
 
-UNKNOWN = "not known"
-OURS = "Apache-2.0, as this project"
-
 CHECKPOINTS = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
     **dict.fromkeys(EMBEDDED, OURS),
-}
-REWARDS = {
-    "patch_perceptual": ("no weights", OURS),
-    "masked_pixel": ("no weights", OURS),
-    "patch_dreamsim": (DREAMSIM, "MIT (package dreamsim)"),
 }
 
 
@@ -41,8 +33,9 @@ def ledger(recipe: Recipe) -> list[Entry]:
     base = CHECKPOINTS.get(checkpoint) or _said_in(checkpoint_folder(checkpoint))
     entries = [Entry(part=f"base model {checkpoint}", weights=base, code="Apache-2.0 (diffusers, transformers, peft)")]
     for label, reward in recipe.rewards.items():
-        weights, code = REWARDS.get(reward.name, (UNKNOWN, UNKNOWN))
-        entries.append(Entry(part=f"reward {label} ({reward.name})", weights=weights, code=code))
+        terms = REWARDS.get(reward.name, Terms(UNKNOWN, UNKNOWN))
+        loaded = "; ".join(f"{name}: {licence_of(name)}" for name in getattr(reward.settings, "weights", ()))
+        entries.append(Entry(part=f"reward {label} ({reward.name})", weights=loaded or terms.weights, code=terms.code))
     for source in dict.fromkeys(s for s in (recipe.data.train, recipe.data.validation, recipe.data.heldout) if s):
         terms = "those of scikit-image's sample pictures" if source.startswith(BUILT_IN) else UNKNOWN
         entries.append(Entry(part=f"data {source}", weights=terms, code=""))

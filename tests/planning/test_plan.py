@@ -159,6 +159,10 @@ def test_licences_are_stated_where_known_and_never_guessed(tmp_path):
     (said,) = [entry.weights for entry in ledger(load_recipe("omnirefiner_tiny", changes)) if "alike" in entry.part]
     assert said == LICENCES  # what the reward itself says when its weights are missing
     assert "DINO and SynCLR are Apache-2.0" in said
+    changes = ["rewards.alike.name=target_similarity", "rewards.alike.encoder=dinov2"]
+    for checkpoint, terms in (("null", "facebook/dinov2-base: Apache-2.0"), ("some/net", f"some/net: {UNKNOWN}")):
+        recipe = load_recipe("omnirefiner_tiny", [*changes, f"rewards.alike.checkpoint={checkpoint}"])
+        assert [entry.weights for entry in ledger(recipe) if "alike" in entry.part] == [terms]
 
 
 def test_the_full_size_has_its_published_sizes_and_reads_no_weights():
