@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from rewards import dreamsim_files as files
 from rewards.patches import PatchPerceptual
-from rewards.settings import DreamSimType
+from rewards.settings import Cut, DreamSimType
 from rewards.types import RewardError, RewardInputs
 
 SIDE = 224  # pixels of the networks' input
@@ -107,6 +107,7 @@ class PatchDreamSim:
     Args:
         patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default.
+        cut: a ``grid`` of patches, or one ``crop`` around the mask.
         keep_targets: rows whose targets' embeddings are kept for the next calls.
         type, cache, batch, download, sha256: as in ``DreamSimMetric``.
 
@@ -133,6 +134,7 @@ class PatchDreamSim:
         type: DreamSimType = "ensemble",
         patch: int | None = 256,
         stride: int | None = None,
+        cut: Cut = "grid",
         batch: int = 64,
         keep_targets: int = 0,
         cache: str | Path | None = None,
@@ -140,7 +142,7 @@ class PatchDreamSim:
         sha256: str | None = None,
     ) -> None:
         metric = DreamSimMetric(type=type, cache=cache, batch=batch, download=download, sha256=sha256)
-        self.patches = PatchPerceptual(metric=metric, patch=patch, stride=stride, keep_targets=keep_targets)
+        self.patches = PatchPerceptual(metric=metric, patch=patch, stride=stride, cut=cut, keep_targets=keep_targets)
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         return self.patches(inputs)

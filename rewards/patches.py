@@ -2,17 +2,19 @@
 
 Shapes: P rows · B samples · K patches of an image · C H W image.
 
-Differs from the paper: whether its patches tile the image or are one crop is not given. Here they tile it, and a
-patch counts by how much of the mask lies in it, which with one crop-sized patch is the other reading. The metric is a
-part of its own: DreamSim in the paper (``rewards.dreamsim``), SSIM where no weights are at hand.
+Differs from the paper: whether its patches tile the image or are one crop is not given. Here both can be had: a grid
+in which a patch counts by how much of the mask lies in it, or one crop around the mask. The metric is a part of its
+own: DreamSim in the paper (``rewards.dreamsim``), SSIM where no weights are at hand.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rewards.crops import around_masks
 from rewards.features import FeatureCache
 from rewards.metrics import Metric, Similarity, metric_of, range_of
+from rewards.settings import Cut, check_patches
 from rewards.types import RewardError, RewardInputs
 
 
@@ -35,13 +37,15 @@ class PatchPerceptual:
 
         r = Σ_k w_k·sim(y_k, y*_k) / Σ_k w_k,   w_k = mean of the mask in patch k
 
-    Without a mask, and where it is empty, every patch counts the same.
+    Without a mask, and where it is empty, every patch counts the same. ``cut="crop"`` takes one patch instead (K = 1),
+    in the middle of the mask (``rewards.crops``).
 
     Args:
         metric: a name of ``rewards.metrics.METRICS``, a ``Metric`` such as ``DreamSimMetric``, or any function of two
             batches ``[N, C, h, w]`` that gives ``[N]``.
         patch: side of a patch in pixels; None for the whole image.
         stride: pixels from one patch to the next; the patch's own side by default, so that patches do not overlap.
+        cut: a ``grid`` of patches, or one ``crop``.
         keep_targets: rows whose targets' embeddings are kept for the next calls; it pays for metrics with a network.
 
     Raises:
@@ -71,12 +75,15 @@ class PatchPerceptual:
         metric: str | Metric | Similarity = "ssim",
         patch: int | None = 16,
         stride: int | None = None,
+        cut: Cut = "grid",
         keep_targets: int = 0,
     ) -> None:
+        check_patches(patch, stride, cut)
         self.targets = FeatureCache(units=keep_targets)
         self.metric = metric_of(metric)
         self.range = range_of(self.metric)
         self.patch, self.stride = patch, stride or patch or 1
+        self.cut: Cut = cut
         least = getattr(self.metric, "least", 1)
         if patch is not None and patch < least:
             raise ValueError(f"patch: {metric} needs at least {least} pixels, got {patch}")
@@ -88,6 +95,9 @@ class PatchPerceptual:
                 f"patches of {self.patch or 'any number of'} pixels need images and targets of one size that is no "
                 f"smaller, got {tuple(inputs.images.shape[2:])} and {tuple(targets.shape[2:])}"
             )
+        if self.cut == "crop" and self.patch is not None:
+            inputs = around_masks(inputs, self.patch)
+            targets = inputs.condition("targets")
         weight_PK = self._weights(inputs, targets)
         weight_BK = inputs.per_sample(weight_PK)
         similarity_BK = self._similarity(inputs, targets, weight_PK > 0)

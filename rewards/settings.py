@@ -8,6 +8,7 @@ from typing import Literal
 DreamSimType = Literal[
     "ensemble", "dino_vitb16", "dino_vitb16_patch", "clip_vitb32", "open_clip_vitb32", "synclr_vitb16"
 ]
+Cut = Literal["grid", "crop"]
 
 
 MetricName = Literal["ssim", "correlation", "l1", "l2", "charbonnier"]
@@ -18,8 +19,10 @@ def check_feather(feather: float) -> None:
         raise ValueError(f"feather: expected 0 or more pixels, found {feather}")
 
 
-def check_patches(patch: int | None, stride: int | None, least: int, why: str = "") -> None:
+def check_patches(patch: int | None, stride: int | None, cut: Cut, least: int = 1, why: str = "") -> None:
     """What every reward that cuts images into patches asks of their geometry."""
+    if cut == "crop" and (patch is None or stride is not None):
+        raise ValueError(f"cut: a crop has a patch and no stride, found patch {patch} and stride {stride}")
     if patch is not None and patch < least:
         raise ValueError(f"patch: expected at least {least} pixels{why}, found {patch}")
     if stride is not None and patch is None:
@@ -38,10 +41,12 @@ class PatchPerceptualSettings:
     """Side of a patch, in pixels; null for the whole image."""
     stride: int | None = None
     """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
+    cut: Cut = "grid"
+    """A ``grid`` of patches, which the mask weights; or one patch around the mask (``crop``)."""
 
     def __post_init__(self) -> None:
-        of_ssim = self.metric == "ssim"
-        check_patches(self.patch, self.stride, least=7 if of_ssim else 1, why=", the window of SSIM" if of_ssim else "")
+        least, why = (7, ", the window of SSIM") if self.metric == "ssim" else (1, "")
+        check_patches(self.patch, self.stride, self.cut, least, why)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,8 @@ class PatchDreamSimSettings:
     """Side of a patch, in pixels; null for the whole image. Each is resized to 224 × 224."""
     stride: int | None = None
     """Pixels from one patch to the next; by default the patch's side, so that patches do not overlap."""
+    cut: Cut = "grid"
+    """A ``grid`` of patches, which the mask weights; or one patch around the mask (``crop``)."""
     batch: int = 64
     """Patches that go through the networks at once; less takes less memory and changes nothing else."""
     keep_targets: int = 0
@@ -66,7 +73,7 @@ class PatchDreamSimSettings:
     """Fingerprint of the weights' files, 64 hexadecimal digits; without it those of the first use are trusted."""
 
     def __post_init__(self) -> None:
-        check_patches(self.patch, self.stride, least=1)
+        check_patches(self.patch, self.stride, self.cut)
         if self.batch < 1:
             raise ValueError(f"batch: expected at least 1, found {self.batch}")
         if self.keep_targets < 0:

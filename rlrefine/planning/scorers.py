@@ -88,7 +88,8 @@ class DreamSimSizes:
 def patch_dreamsim(settings: PatchDreamSimSettings) -> tuple[Any, nn.Module]:
     networks = nn.ModuleList(VitB(cell) for cell in CELLS[settings.type]).eval()
     metric = DreamSimSizes(networks, settings.batch)
-    return PatchPerceptual(metric=metric, patch=settings.patch, stride=settings.stride), networks
+    cut = {"patch": settings.patch, "stride": settings.stride, "cut": settings.cut}
+    return PatchPerceptual(metric=metric, **cut), networks
 
 
 WITH_NETWORKS: dict[str, Callable[[Any], tuple[Any, nn.Module]]] = {"patch_dreamsim": patch_dreamsim}
