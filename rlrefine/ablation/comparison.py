@@ -1,0 +1,76 @@
+"""From row values to what a study says: what each arm reaches and costs, and how surely it differs from others.
+
+Shapes: N rows · S seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from rlrefine.ablation.runs import Measured
+from rlrefine.ablation.study import Study
+from rlrefine.errors import DataError
+from rlrefine.evaluation.statistics import crossed_interval, crossed_p, holm
+
+
+def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
+    """What a study found, over the seeds with which every arm is done.
+
+    Returns:
+        ``seeds`` and ``rows``; ``arms``: arm → what it is, its cost (means over seeds) and measure → interval;
+        ``against``: arm → other arm → measure → interval of the paired difference *other − arm*, with ``p`` and
+        ``p_holm``, adjusted for all comparisons of that measure with that arm.
+
+    Raises:
+        DataError: no seed is complete, or arms were measured on different rows.
+    """
+    of = {(run.name, run.seed): run for run in measured}
+    seeds = [seed for seed in study.seeds if all((name, seed) in of for name in study.names)]
+    if not seeds:
+        raise DataError("study: no seed with which all arms are done")
+    runs = {name: [of[name, seed] for seed in seeds] for name in study.names}
+    lengths = {len(values) for some in runs.values() for run in some for values in run.table.values()}
+    if len(lengths) != 1:
+        raise DataError(f"study: arms were measured on different numbers of rows: {sorted(lengths)}")
+    return {
+        "seeds": seeds,
+        "rows": lengths.pop(),
+        "arms": {name: {"about": study.about(name), **_of_arm(some)} for name, some in runs.items()},
+        "against": {
+            name: _differences(runs[name], {other: some for other, some in runs.items() if other != name})
+            for name in study.against
+        },
+    }
+
+
+def _of_arm(runs: Sequence[Measured]) -> dict[str, Any]:
+    """What an arm cost, on average over its seeds, and what it reached."""
+    costs = [run.cost for run in runs]
+    return {
+        "rate": costs[0].rate,
+        "steps": [cost.steps for cost in costs],
+        "evaluations": [cost.evaluations for cost in costs],
+        "cpu_seconds": fmean(cost.cpu_seconds for cost in costs),
+        "cpu_seconds_per_step": sum(cost.cpu_seconds for cost in costs) / sum(cost.steps for cost in costs),
+        "measures": {name: crossed_interval(_values(runs, name)).to_dict() for name in runs[0].table},
+    }
+
+
+def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
+    """Every other arm against one, measure by measure."""
+    found: dict[str, dict[str, Any]] = {other: {} for other in others}
+    for name in reference[0].table:
+        difference_NS = {other: _values(runs, name) - _values(reference, name) for other, runs in others.items()}
+        sure = {other: crossed_p(values_NS) for other, values_NS in difference_NS.items()}
+        adjusted = dict(zip(sure, holm(list(sure.values())), strict=True))
+        for other, values_NS in difference_NS.items():
+            interval = crossed_interval(values_NS).to_dict()
+            each = [float(value) for value in values_NS.mean(axis=0)]
+            found[other][name] = {**interval, "p": sure[other], "p_holm": adjusted[other], "seeds": each}
+    return found
+
+
+def _values(runs: Sequence[Measured], name: str) -> np.ndarray:
+    return np.stack([np.array(run.table[name]) for run in runs], axis=1)

@@ -1,0 +1,101 @@
+"""From a study to the recipes of its runs: one for the shared stage and one for each arm, with each seed. No torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import yaml
+
+from rlrefine.ablation.study import Study
+from rlrefine.errors import UsageError
+from rlrefine.recipe.arithmetic import step_cost
+from rlrefine.recipe.load import load_recipe
+from rlrefine.recipe.paths import with_absolute_paths
+from rlrefine.recipe.problems import closest
+from rlrefine.recipe.schema import Recipe, StagePart
+
+RUNS, RECIPES = "runs", "recipes"
+AT = "@"
+"""Between an arm and its learning rate in the name of a run: one that was tried is the study's own if it was chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecipes:
+    """The checked recipes of a study, before seeds are put in.
+
+    Args:
+        base: what arms are laid over; how results are measured is what it says, for all arms.
+        arms: the recipe of each arm.
+    """
+
+    study: Study
+    folder: Path
+    base: Recipe
+    arms: Mapping[str, Recipe]
+
+    def root(self, name: str, seed: int) -> Path:
+        """The folder of a run, named by arm, learning rate and seed."""
+        if name in self.arms:
+            name = f"{name.partition(AT)[0]}{AT}{self.arms[name].stages[self.study.stage].optimizer.lr:g}"
+        return self.folder / RUNS / f"{name}-seed-{seed}"
+
+    def shared(self, seed: int) -> Recipe:
+        """Trains the stage that all arms of a seed begin with."""
+        label = self.study.shared
+        assert label is not None, "asked for only where a stage is shared"
+        return self._run(self.base, {label: self.base.stages[label]}, label, seed)
+
+    def arm(self, name: str, seed: int) -> Recipe:
+        """Trains one arm, from the shared stage if there is one, for as many evaluations as all others."""
+        label, recipe = self.study.stage, self.arms[name]
+        part = recipe.stages[label]
+        if self.study.shared is not None:
+            part = replace(part, init=f"{self.root(self.study.shared, seed)}/{self.study.shared}")
+        if self.study.evaluations is not None:
+            steps = steps_of(part, seed, self.study.evaluations)
+            part = replace(part, steps=steps, same_evaluations_as=None)
+        return self._run(recipe, {label: part}, name, seed)
+
+    def _run(self, recipe: Recipe, stages: dict[str, StagePart], name: str, seed: int) -> Recipe:
+        """One run of one stage. It looks at no rows but those it trains on: the study measures it."""
+        root = self.root(name, seed)
+        run = replace(recipe.run, seed=seed, out=str(root.parent), name=root.name, trackers=())
+        data = replace(recipe.data, validation=None, heldout=None)
+        return with_absolute_paths(replace(recipe, stages=stages, data=data, run=run))
+
+
+def steps_of(stage: StagePart, seed: int, evaluations: int) -> int:
+    """The number of steps, at least one, whose network evaluations come nearest to a budget.
+
+    Half a step's cost is the most that two stages can be away from it, each.
+    """
+    done = 0
+    for step in count():
+        cost = step_cost(stage, seed, step).total
+        if abs(done + cost - evaluations) >= abs(done - evaluations):
+            return max(1, step)
+        done += cost
+    raise AssertionError("every step costs something")
+
+
+def read_recipes(study: Study, folder: Path) -> StudyRecipes:
+    """Write the overlay of every arm into a folder, and read and check the recipes that they make.
+
+    Raises:
+        RecipeError: with the problems of the first arm that has any, by file and line.
+        UsageError: the recipe lacks a stage that the study names.
+    """
+    base = load_recipe(study.base)
+    for label in filter(None, (study.shared, study.stage)):
+        if label not in base.stages:
+            raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
+    place = (folder / RECIPES).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    for name in study.arms:
+        overlay = dict(study.overlay(name))
+        below = str(overlay.pop("base", study.base))
+        overlay = {"base": str(place / f"{below}.yaml") if below in study.arms else below, **overlay}
+        (place / f"{name}.yaml").write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
+    arms = {name: load_recipe(place / f"{name}.yaml") for name in study.arms}
+    return StudyRecipes(study=study, folder=folder.resolve(), base=base, arms=arms)

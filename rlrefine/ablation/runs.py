@@ -1,0 +1,146 @@
+"""Make the runs of a study, seed by seed, and measure them all on the same rows; what is done is not done again."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlrefine.ablation.recipes import StudyRecipes
+from rlrefine.data.build import open_rows
+from rlrefine.data.loading import Rows
+from rlrefine.errors import DataError, UsageError
+from rlrefine.evaluation.arms import Evaluator
+from rlrefine.evaluation.summary import read_table
+from rlrefine.recipe.arithmetic import stage_evaluations, stage_steps
+from rlrefine.recipe.load import load_resolved
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.engine import Engine
+from rlrefine.training.finished import finished_stage
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.progress import Reporter
+from rlrefine.training.publish import clear_leftovers, damage, publish, remove
+from rlrefine.training.run import resume, start
+from rlrefine.training.scoring import build_rewards
+
+Table = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What training an arm with one seed took."""
+
+    steps: int
+    evaluations: int
+    cpu_seconds: float
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One arm with one seed: what it took, and its values row by row."""
+
+    name: str
+    seed: int
+    cost: Cost
+    table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuns:
+    """Everything that the runs of a study need."""
+
+    recipes: StudyRecipes
+    report: Reporter
+
+    def measured(self) -> Iterator[Measured]:
+        """Every arm of the first seed, then of the next one: what is there early is whole."""
+        study, rows = self.recipes.study, self._rows()
+        for seed in study.seeds:
+            if study.shared is not None:
+                yield self._measured(study.shared, study.shared, seed, self.recipes.shared(seed), rows)
+            for name in study.arms:
+                yield self._measured(name, study.stage, seed, self.recipes.arm(name, seed), rows)
+
+    def _measured(self, name: str, stage: str, seed: int, recipe: Recipe, rows: Rows) -> Measured:
+        root = self.recipes.root(name, seed)
+        folder = train(recipe, root, self.report)
+        table = self._table(folder, stage, rows)
+        return Measured(name=name, seed=seed, cost=read_cost(recipe, folder, stage), table=table)
+
+    def _rows(self) -> Rows:
+        source = getattr(self.recipes.base.data, self.recipes.study.rows)
+        if source is None:
+            raise DataError(f"data.{self.recipes.study.rows}: expected rows to measure the arms on, found nothing")
+        height, width = self.recipes.base.data.size
+        return open_rows(source, (height, width))
+
+    def _table(self, folder: RunFolder, stage: str, rows: Rows) -> Table:
+        """Values of a finished run, row by row, by the measures of the study's own recipe."""
+        place = folder.evaluation / f"{stage}-{self.recipes.study.rows}"
+        clear_leftovers(folder.evaluation)
+        if place.exists() and damage(place):
+            remove(place)
+        if not place.exists():
+            table = self._measure(folder.root, stage, rows)
+            publish(place, lambda partial: _write(partial, table))
+        return read_table(place)
+
+    def _measure(self, root: Path, stage: str, rows: Rows) -> Table:
+        base = self.recipes.base
+        count = base.evaluation.rows if self.recipes.study.rows == "heldout" else base.evaluation.validation_rows
+        engine = Engine(base.engine)
+        evaluator = Evaluator(
+            rows=rows,
+            count=min(count, len(rows)),
+            settings=base.evaluation,
+            rewards=build_rewards(base.rewards),
+            roles=base.policy.settings.images,
+            engine=engine,
+            report=self.report,
+        )
+        table, _ = evaluator.policy(finished_stage(root, stage).policy(engine.device))
+        engine.release()
+        return table
+
+
+def _write(partial: Path, table: Table) -> None:
+    (partial / "table.json").write_text(json.dumps(table) + "\n")
+
+
+def train(recipe: Recipe, root: Path, report: Reporter) -> RunFolder:
+    """Begin a run, go on with it, or find it finished.
+
+    Raises:
+        UsageError: the folder holds a run of another recipe.
+    """
+    folder = RunFolder(root)
+    if not folder.resolved.is_file():
+        report.say(f"study: {root.name}")
+        return start(recipe, root.name, report)
+    if load_resolved(folder.resolved) != recipe:
+        raise UsageError(
+            f"{root} was made with another recipe than the study has now; remove it, or choose another --out"
+        )
+    (label,) = recipe.stages
+    if not folder.weights(label).exists():
+        report.say(f"study: {root.name}, from where it stopped")
+        resume(root, report)
+    return folder
+
+
+def read_cost(recipe: Recipe, folder: RunFolder, stage: str) -> Cost:
+    """What a finished run took; of a step that was run again, the last time counts."""
+    steps: dict[int, dict[str, Any]] = {}
+    for line in folder.timing.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # cut off by a kill
+            record = json.loads(line)
+            steps[record["step"]] = record
+    spent = [value for record in steps.values() for key, value in record.items() if key.startswith("cpu_seconds/")]
+    return Cost(
+        steps=stage_steps(recipe, stage),
+        evaluations=stage_evaluations(recipe, stage),
+        cpu_seconds=sum(spent),
+        rate=recipe.stages[stage].optimizer.lr,
+    )
