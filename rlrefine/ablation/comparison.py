@@ -47,14 +47,17 @@ def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
 
 def _of_arm(runs: Sequence[Measured]) -> dict[str, Any]:
     """What an arm cost, on average over its seeds, and what it reached."""
-    costs = [run.cost for run in runs]
+    measures = {name: crossed_interval(_values(runs, name)).to_dict() for name in runs[0].table}
+    costs = [run.cost for run in runs if run.cost is not None]
+    if not costs:
+        return {"measures": measures}
     return {
         "rate": costs[0].rate,
         "steps": [cost.steps for cost in costs],
         "evaluations": [cost.evaluations for cost in costs],
         "cpu_seconds": fmean(cost.cpu_seconds for cost in costs),
         "cpu_seconds_per_step": sum(cost.cpu_seconds for cost in costs) / sum(cost.steps for cost in costs),
-        "measures": {name: crossed_interval(_values(runs, name)).to_dict() for name in runs[0].table},
+        "measures": measures,
     }
 
 

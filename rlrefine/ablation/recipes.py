@@ -40,6 +40,15 @@ class StudyRecipes:
             name = f"{name.partition(AT)[0]}{AT}{self.arms[name].stages[self.study.stage].optimizer.lr:g}"
         return self.folder / RUNS / f"{name}-seed-{seed}"
 
+    def shared_root(self, seed: int) -> Path:
+        """The run of the shared stage: one that has it finished already, or one of the study's own."""
+        label, given = self.study.shared, self.study.shared_from
+        assert label is not None, "asked for only where a stage is shared"
+        found = None if given is None else Path(given.format(seed=seed)).resolve()
+        return (
+            found if found is not None and (found / "stages" / label / "weights").is_dir() else self.root(label, seed)
+        )
+
     def shared(self, seed: int) -> Recipe:
         """Trains the stage that all arms of a seed begin with."""
         label = self.study.shared
@@ -51,7 +60,7 @@ class StudyRecipes:
         label, recipe = self.study.stage, self.arms[name]
         part = recipe.stages[label]
         if self.study.shared is not None:
-            part = replace(part, init=f"{self.root(self.study.shared, seed)}/{self.study.shared}")
+            part = replace(part, init=f"{self.shared_root(seed)}/{self.study.shared}")
         if self.study.evaluations is not None:
             steps = steps_of(part, seed, self.study.evaluations)
             part = replace(part, steps=steps, same_evaluations_as=None)

@@ -33,18 +33,18 @@ class Cost:
 
     steps: int
     evaluations: int
-    cpu_seconds: float
     rate: float
+    cpu_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One arm with one seed: what it took, and its values row by row."""
+    """One arm with one seed: its values row by row, and what it took; of the shared stage that is no arm's cost."""
 
     name: str
     seed: int
-    cost: Cost
     table: Table
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +59,23 @@ class StudyRuns:
         study, rows = self.recipes.study, self._rows()
         for seed in study.seeds:
             if study.shared is not None:
-                yield self._measured(study.shared, study.shared, seed, self.recipes.shared(seed), rows)
+                yield self._shared(study.shared, seed, rows)
             for name in study.arms:
-                yield self._measured(name, study.stage, seed, self.recipes.arm(name, seed), rows)
+                yield self._arm(name, seed, rows)
 
-    def _measured(self, name: str, stage: str, seed: int, recipe: Recipe, rows: Rows) -> Measured:
-        root = self.recipes.root(name, seed)
+    def _shared(self, stage: str, seed: int, rows: Rows) -> Measured:
+        root = self.recipes.shared_root(seed)
+        if root == self.recipes.root(stage, seed):
+            train(self.recipes.shared(seed), root, self.report)
+        else:
+            self.report.say(f"study: {stage} of {root}")
+        return Measured(name=stage, seed=seed, table=self._table(root, stage, rows, f"{stage}-seed-{seed}"))
+
+    def _arm(self, name: str, seed: int, rows: Rows) -> Measured:
+        stage, root, recipe = self.recipes.study.stage, self.recipes.root(name, seed), self.recipes.arm(name, seed)
         folder = train(recipe, root, self.report)
-        table = self._table(folder, stage, rows)
-        return Measured(name=name, seed=seed, cost=read_cost(recipe, folder, stage), table=table)
+        cost = read_cost(recipe, folder, stage)
+        return Measured(name=name, seed=seed, table=self._table(root, stage, rows, root.name), cost=cost)
 
     def _rows(self) -> Rows:
         source = getattr(self.recipes.base.data, self.recipes.study.rows)
@@ -76,24 +84,31 @@ class StudyRuns:
         height, width = self.recipes.base.data.size
         return open_rows(source, (height, width))
 
-    def _table(self, folder: RunFolder, stage: str, rows: Rows) -> Table:
+    @property
+    def _count(self) -> int:
+        """How many rows the arms are measured on."""
+        study, settings = self.recipes.study, self.recipes.base.evaluation
+        if study.rows == "validation":
+            return settings.validation_rows
+        return study.count or settings.rows
+
+    def _table(self, root: Path, stage: str, rows: Rows, name: str) -> Table:
         """Values of a finished run, row by row, by the measures of the study's own recipe."""
-        place = folder.evaluation / f"{stage}-{self.recipes.study.rows}"
-        clear_leftovers(folder.evaluation)
+        place = self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self._count}" / name
+        clear_leftovers(place.parent)
         if place.exists() and damage(place):
             remove(place)
         if not place.exists():
-            table = self._measure(folder.root, stage, rows)
+            table = self._measure(root, stage, rows)
             publish(place, lambda partial: _write(partial, table))
         return read_table(place)
 
     def _measure(self, root: Path, stage: str, rows: Rows) -> Table:
         base = self.recipes.base
-        count = base.evaluation.rows if self.recipes.study.rows == "heldout" else base.evaluation.validation_rows
         engine = Engine(base.engine)
         evaluator = Evaluator(
             rows=rows,
-            count=min(count, len(rows)),
+            count=min(self._count, len(rows)),
             settings=base.evaluation,
             rewards=build_rewards(base.rewards),
             roles=base.policy.settings.images,

@@ -28,12 +28,16 @@ class Study:
     """Stage of the recipe that the arms train, each in its own way; one label, so that they see the same noise."""
     shared: str | None = None
     """Stage that is trained once for each seed, and that every arm begins with."""
+    shared_from: str | None = None
+    """Folders of runs, with ``{seed}`` in them, whose shared stage is taken where it is finished."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained with each of them."""
     evaluations: int | None = None
     """Network evaluations that every arm is given, in place of its ``steps``."""
     rows: Literal["heldout", "validation"] = "heldout"
     """Which rows of the recipe the arms are measured on."""
+    count: int | None = None
+    """How many of them; by default as many as the recipe says."""
     against: tuple[str, ...] = ()
     """Arms, or the shared stage, that all others are compared with."""
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -44,8 +48,10 @@ class Study:
             raise ValueError("arms: expected at least one, found none")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: expected different numbers, found {list(self.seeds)}")
-        if self.evaluations is not None and self.evaluations < 1:
-            raise ValueError(f"evaluations: expected at least 1, found {self.evaluations}")
+        for name in ("evaluations", "count"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, found {value}")
         odd = [name for name in self.arms if not re.fullmatch(r"[a-z][a-z0-9_]*(@[^/]*)?", name)]
         if odd:
             raise ValueError(f"arms: expected names of lower-case letters, digits and _, found {odd[0]!r}")

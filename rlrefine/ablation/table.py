@@ -25,6 +25,7 @@ def costs_table(summary: Mapping[str, Any]) -> str:
             f"{arm['cpu_seconds']:.0f}",
         ]
         for name, arm in summary["arms"].items()
+        if "steps" in arm
     ]
     return _markdown(head, rows)
 

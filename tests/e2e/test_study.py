@@ -40,7 +40,10 @@ def whole(study_file):
 def found(out):
     """What must be equal in two executions: all but seconds."""
     summary = json.loads((out / "summary.json").read_text())
-    for arm in summary["arms"].values():
+    for name, arm in summary["arms"].items():
+        if name == "sft":
+            assert set(arm) == {"about", "measures"}
+            continue
         assert arm.pop("cpu_seconds") > 0
         assert arm.pop("cpu_seconds_per_step") > 0
     return summary
@@ -85,6 +88,18 @@ def test_a_rate_that_was_tried_and_chosen_is_not_trained_again(whole, study_file
     tried = json.loads((whole / "rates-summary.json").read_text())
     assert list(tried["arms"]) == ["sft", "plain@0.001", "plain@0.002"]
     assert tried["rows"] == 4
+
+
+def test_a_shared_stage_that_another_run_has_finished_is_taken_from_there(whole, study_file, tmp_path):
+    given = yaml.safe_load(study_file.read_text())
+    given |= {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "count": 5, "arms": {"plain": {}}}
+    file = study_file.parent / "given.yaml"
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    assert run_in_child(lambda: run_study(file, tmp_path, LineReporter())) == 0
+    assert [run.name for run in (tmp_path / "runs").iterdir()] == ["plain@0.001-seed-3"]
+    weights = "runs/plain@0.001-seed-3/stages/grpo/weights/grpo.safetensors"
+    assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
+    assert found(tmp_path)["rows"] == 5
 
 
 def test_runs_of_another_recipe_are_not_taken_for_its_own(whole, study_file, tmp_path):
