@@ -4,12 +4,11 @@ Shapes: N rows · S seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from rlrefine.ablation.runs import Measured
+from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
 from rlrefine.errors import DataError
 from rlrefine.evaluation.statistics import crossed_interval, crossed_p, holm
@@ -55,10 +54,18 @@ def _of_arm(runs: Sequence[Measured]) -> dict[str, Any]:
         "rate": costs[0].rate,
         "steps": [cost.steps for cost in costs],
         "evaluations": [cost.evaluations for cost in costs],
-        "cpu_seconds": fmean(cost.cpu_seconds for cost in costs),
-        "cpu_seconds_per_step": sum(cost.cpu_seconds for cost in costs) / sum(cost.steps for cost in costs),
+        **_seconds(costs),
         "measures": measures,
     }
+
+
+def _seconds(costs: Sequence[Cost]) -> dict[str, float]:
+    """CPU seconds of the runs that wrote them down."""
+    known = [(cost.cpu_seconds, cost.steps) for cost in costs if cost.cpu_seconds is not None]
+    if not known:
+        return {}
+    seconds, steps = (sum(each) for each in zip(*known, strict=True))
+    return {"cpu_seconds": seconds / len(known), "cpu_seconds_per_step": seconds / steps}
 
 
 def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:

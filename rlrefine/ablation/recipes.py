@@ -45,15 +45,18 @@ class StudyRecipes:
         label, given = self.study.shared, self.study.shared_from
         assert label is not None, "asked for only where a stage is shared"
         found = None if given is None else Path(given.format(seed=seed)).resolve()
-        return (
-            found if found is not None and (found / "stages" / label / "weights").is_dir() else self.root(label, seed)
-        )
+        if found is not None and all((found / "stages" / stage / "weights").is_dir() for stage in self.study.beginning):
+            return found
+        return self.root(label, seed)
 
     def shared(self, seed: int) -> Recipe:
-        """Trains the stage that all arms of a seed begin with."""
-        label = self.study.shared
+        """Trains the stage that all arms of a seed begin with, and goes on with it for the control."""
+        label, control = self.study.shared, self.study.control
         assert label is not None, "asked for only where a stage is shared"
-        return self._run(self.base, {label: self.base.stages[label]}, label, seed)
+        stages = {label: self.base.stages[label]}
+        if control is not None:
+            stages[control] = self._within_budget(self.base.stages[control], seed)
+        return self._run(self.base, stages, label, seed)
 
     def arm(self, name: str, seed: int) -> Recipe:
         """Trains one arm, from the shared stage if there is one, for as many evaluations as all others."""
@@ -61,10 +64,12 @@ class StudyRecipes:
         part = recipe.stages[label]
         if self.study.shared is not None:
             part = replace(part, init=f"{self.shared_root(seed)}/{self.study.shared}")
-        if self.study.evaluations is not None:
-            steps = steps_of(part, seed, self.study.evaluations)
-            part = replace(part, steps=steps, same_evaluations_as=None)
-        return self._run(recipe, {label: part}, name, seed)
+        return self._run(recipe, {label: self._within_budget(part, seed)}, name, seed)
+
+    def _within_budget(self, part: StagePart, seed: int) -> StagePart:
+        if self.study.evaluations is None:
+            return part
+        return replace(part, steps=steps_of(part, seed, self.study.evaluations), same_evaluations_as=None)
 
     def _run(self, recipe: Recipe, stages: dict[str, StagePart], name: str, seed: int) -> Recipe:
         """One run of one stage. It looks at no rows but those it trains on: the study measures it."""
@@ -96,9 +101,11 @@ def read_recipes(study: Study, folder: Path) -> StudyRecipes:
         UsageError: the recipe lacks a stage that the study names.
     """
     base = load_recipe(study.base)
-    for label in filter(None, (study.shared, study.stage)):
+    for label in (*study.beginning, study.stage):
         if label not in base.stages:
             raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
+    if study.control is not None and base.stages[study.control].continues != study.shared:
+        raise UsageError(f"study: control {study.control} of {study.base} does not continue {study.shared}")
     place = (folder / RECIPES).resolve()
     place.mkdir(parents=True, exist_ok=True)
     for name in study.arms:

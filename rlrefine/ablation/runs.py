@@ -13,7 +13,6 @@ from rlrefine.data.loading import Rows
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.arms import Evaluator
 from rlrefine.evaluation.summary import read_table
-from rlrefine.recipe.arithmetic import stage_evaluations, stage_steps
 from rlrefine.recipe.load import load_resolved
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.engine import Engine
@@ -34,7 +33,8 @@ class Cost:
     steps: int
     evaluations: int
     rate: float
-    cpu_seconds: float
+    cpu_seconds: float | None
+    """None of a run that did not write them down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +59,25 @@ class StudyRuns:
         study, rows = self.recipes.study, self._rows()
         for seed in study.seeds:
             if study.shared is not None:
-                yield self._shared(study.shared, seed, rows)
+                yield from self._shared(study.shared, seed, rows)
             for name in study.arms:
                 yield self._arm(name, seed, rows)
 
-    def _shared(self, stage: str, seed: int, rows: Rows) -> Measured:
+    def _shared(self, shared: str, seed: int, rows: Rows) -> Iterator[Measured]:
         root = self.recipes.shared_root(seed)
-        if root == self.recipes.root(stage, seed):
+        if root == self.recipes.root(shared, seed):
             train(self.recipes.shared(seed), root, self.report)
         else:
-            self.report.say(f"study: {stage} of {root}")
-        return Measured(name=stage, seed=seed, table=self._table(root, stage, rows, f"{stage}-seed-{seed}"))
+            self.report.say(f"study: {' and '.join(self.recipes.study.beginning)} of {root}")
+        for stage in self.recipes.study.beginning:
+            table = self._table(root, stage, rows, f"{stage}-seed-{seed}")
+            yield Measured(name=stage, seed=seed, table=table, cost=None if stage == shared else read_cost(root, stage))
 
     def _arm(self, name: str, seed: int, rows: Rows) -> Measured:
-        stage, root, recipe = self.recipes.study.stage, self.recipes.root(name, seed), self.recipes.arm(name, seed)
-        folder = train(recipe, root, self.report)
-        cost = read_cost(recipe, folder, stage)
-        return Measured(name=name, seed=seed, table=self._table(root, stage, rows, root.name), cost=cost)
+        stage, root = self.recipes.study.stage, self.recipes.root(name, seed)
+        train(self.recipes.arm(name, seed), root, self.report)
+        table = self._table(root, stage, rows, root.name)
+        return Measured(name=name, seed=seed, table=table, cost=read_cost(root, stage))
 
     def _rows(self) -> Rows:
         source = getattr(self.recipes.base.data, self.recipes.study.rows)
@@ -124,7 +126,7 @@ def _write(partial: Path, table: Table) -> None:
     (partial / "table.json").write_text(json.dumps(table) + "\n")
 
 
-def train(recipe: Recipe, root: Path, report: Reporter) -> RunFolder:
+def train(recipe: Recipe, root: Path, report: Reporter) -> None:
     """Begin a run, go on with it, or find it finished.
 
     Raises:
@@ -133,29 +135,34 @@ def train(recipe: Recipe, root: Path, report: Reporter) -> RunFolder:
     folder = RunFolder(root)
     if not folder.resolved.is_file():
         report.say(f"study: {root.name}")
-        return start(recipe, root.name, report)
-    if load_resolved(folder.resolved) != recipe:
+        start(recipe, root.name, report)
+    elif load_resolved(folder.resolved) != recipe:
         raise UsageError(
             f"{root} was made with another recipe than the study has now; remove it, or choose another --out"
         )
-    (label,) = recipe.stages
-    if not folder.weights(label).exists():
+    elif not all(folder.weights(label).exists() for label in recipe.stages):
         report.say(f"study: {root.name}, from where it stopped")
         resume(root, report)
-    return folder
 
 
-def read_cost(recipe: Recipe, folder: RunFolder, stage: str) -> Cost:
-    """What a finished run took; of a step that was run again, the last time counts."""
+def read_cost(root: Path, stage: str) -> Cost:
+    """What a finished stage took, from the run's own records; of a step that was run again, the last time counts."""
+    folder = RunFolder(root)
+    last = [record for record in folder.read_metrics() if record["stage"] == stage][-1]
+    return Cost(
+        steps=last["step"],
+        evaluations=int(last["evaluations"]),
+        rate=load_resolved(folder.resolved).stages[stage].optimizer.lr,
+        cpu_seconds=_cpu_seconds(folder.timing, stage),
+    )
+
+
+def _cpu_seconds(timing: Path, stage: str) -> float | None:
     steps: dict[int, dict[str, Any]] = {}
-    for line in folder.timing.read_text(encoding="utf-8").splitlines():
+    for line in timing.read_text(encoding="utf-8").splitlines() if timing.is_file() else []:
         with suppress(ValueError):  # cut off by a kill
             record = json.loads(line)
-            steps[record["step"]] = record
+            if record["stage"] == stage:
+                steps[record["step"]] = record
     spent = [value for record in steps.values() for key, value in record.items() if key.startswith("cpu_seconds/")]
-    return Cost(
-        steps=stage_steps(recipe, stage),
-        evaluations=stage_evaluations(recipe, stage),
-        cpu_seconds=sum(spent),
-        rate=recipe.stages[stage].optimizer.lr,
-    )
+    return sum(spent) if spent else None

@@ -28,8 +28,10 @@ class Study:
     """Stage of the recipe that the arms train, each in its own way; one label, so that they see the same noise."""
     shared: str | None = None
     """Stage that is trained once for each seed, and that every arm begins with."""
+    control: str | None = None
+    """Stage of the recipe that continues the shared one, at the cost of an arm: as much more of the same."""
     shared_from: str | None = None
-    """Folders of runs, with ``{seed}`` in them, whose shared stage is taken where it is finished."""
+    """Folders of runs, with ``{seed}`` in them, whose shared stage and control are taken where they are finished."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained with each of them."""
     evaluations: int | None = None
@@ -55,16 +57,26 @@ class Study:
         odd = [name for name in self.arms if not re.fullmatch(r"[a-z][a-z0-9_]*(@[^/]*)?", name)]
         if odd:
             raise ValueError(f"arms: expected names of lower-case letters, digits and _, found {odd[0]!r}")
-        if self.shared in self.arms:
-            raise ValueError(f"arms: expected no arm that is named like the shared stage, found {self.shared!r}")
+        if self.control is not None and self.shared is None:
+            raise ValueError(f"control: expected a shared stage that it continues, found {self.control!r} alone")
+        taken = [label for label in self.beginning if label in self.arms]
+        if taken:
+            raise ValueError(
+                f"arms: expected no arm that is named like the shared stage or control, found {taken[0]!r}"
+            )
         unknown = [name for name in self.against if name not in self.names]
         if unknown:
             raise ValueError(f"against: expected arms or the shared stage, found {unknown[0]!r}")
 
     @property
+    def beginning(self) -> tuple[str, ...]:
+        """The stages of the shared run."""
+        return tuple(label for label in (self.shared, self.control) if label is not None)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """Every arm of the table: the shared stage comes first."""
-        return (*([self.shared] if self.shared else []), *self.arms)
+        """Every arm of the table; the stages of the shared run come first."""
+        return (*self.beginning, *self.arms)
 
     def about(self, name: str) -> str:
         return str(self.arms.get(name, {}).get("about", ""))

@@ -21,8 +21,8 @@ def costs_table(summary: Mapping[str, Any]) -> str:
             f"{arm['rate']:g}",
             _listed(arm["steps"]),
             _listed(arm["evaluations"]),
-            f"{arm['cpu_seconds_per_step']:.2f}",
-            f"{arm['cpu_seconds']:.0f}",
+            f"{arm['cpu_seconds_per_step']:.2f}" if "cpu_seconds" in arm else "not recorded",
+            f"{arm['cpu_seconds']:.0f}" if "cpu_seconds" in arm else "not recorded",
         ]
         for name, arm in summary["arms"].items()
         if "steps" in arm

@@ -17,6 +17,7 @@ STUDY = """
 base: omnirefiner_tiny
 stage: grpo
 shared: sft
+control: sft_more
 seeds: [0, 1]
 evaluations: 1000
 against: [sft, plain]
@@ -54,7 +55,8 @@ def test_arms_begin_with_the_shared_stage_of_their_seed_and_run_nothing_else(rec
     assert (recipe.run.seed, recipe.run.name) == (1, "noisy@0.0015-seed-1")
     assert (recipe.data.validation, recipe.data.heldout) == (None, None)
     shared = recipes.shared(1)
-    assert list(shared.stages) == ["sft"]
+    assert list(shared.stages) == ["sft", "sft_more"]
+    assert shared.stages["sft_more"].steps == 62  # 62 · 16 rows are 992 evaluations, and 63 · 16 are further from 1000
     assert shared.run.seed == 1
 
 
@@ -79,9 +81,9 @@ def test_the_arms_of_the_study_of_methods_cost_the_same(tmp_path, monkeypatch):
         for seed in study.seeds:
             spent = stage_evaluations(recipes.arm(name, seed), "grpo")
             assert abs(spent / study.evaluations - 1) < 0.1, (name, seed, spent)
-    assert {recipe.stages["grpo"].objective for recipe in recipes.arms.values()} == {
-        "sft", "grpo", "online_dpo", "nft",
-    }  # fmt: skip
+    for seed in study.seeds:
+        assert stage_evaluations(recipes.shared(seed), study.control) == study.evaluations
+    assert {recipe.stages["grpo"].objective for recipe in recipes.arms.values()} == {"grpo", "online_dpo", "nft"}
 
 
 def test_rates_are_arms_over_validation_rows_and_the_chosen_one_is_the_study_itself(recipes):
@@ -104,6 +106,7 @@ def test_rates_are_arms_over_validation_rows_and_the_chosen_one_is_the_study_its
         ("seeds: [0, 1]", "seeds: [1, 1]", "seeds: found [1, 1], expected different numbers"),
         ("stage: grpo\n", "", "stage: found nothing, expected a value: the key is required"),
         ("evaluations: 1000", "evaluations: many", "evaluations: found 'many'"),
+        ("shared: sft\n", "", "control: found 'sft_more' alone, expected a shared stage"),
         ("[sft, plain]", "[sft, best]", "against: found 'best', expected arms or the shared stage"),
         ("plain: {about", "Plain: {about", "arms: found 'Plain', expected names of lower-case letters"),
         ("{rollout: {noise: 0.9}}", "{rollout: {nose: 0.9}}", "stages.grpo.rollout.nose: found an unknown key"),

@@ -23,7 +23,14 @@ RESULTS = ("summary.json", "table.md", "against-plain.svg")
 def study_file(recipe_text, tmp_path_factory):
     place = tmp_path_factory.mktemp("study")
     (place / "small.yaml").write_text(recipe_text)
-    study = {"base": "small.yaml", "stage": "grpo", "shared": "sft", "seeds": [3], "evaluations": 70}
+    study = {
+        "base": "small.yaml",
+        "stage": "grpo",
+        "shared": "sft",
+        "control": "sft_more",
+        "seeds": [3],
+        "evaluations": 70,
+    }
     study |= {"against": ["sft", "plain"], "arms": ARMS}
     file = place / "study.yaml"
     file.write_text(yaml.safe_dump(study, sort_keys=False))
@@ -49,10 +56,18 @@ def found(out):
     return summary
 
 
-def test_a_study_trains_measures_and_compares(whole):
+def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
+    from rlrefine.ablation.recipes import read_recipes
+    from rlrefine.ablation.study import read_study
+    from rlrefine.recipe.arithmetic import stage_evaluations
+
     summary = found(whole)
-    assert list(summary["arms"]) == ["sft", "plain", "same", "bolder"]
+    assert list(summary["arms"]) == ["sft", "sft_more", "plain", "same", "bolder"]
     assert summary["rows"] == 12
+    foretold = read_recipes(read_study(study_file), tmp_path)
+    for name in ARMS:
+        assert summary["arms"][name]["evaluations"] == [stage_evaluations(foretold.arm(name, 3), "grpo")]
+    assert summary["arms"]["sft_more"]["evaluations"] == [68]  # 17 steps of 4 rows; 18 are as far from 70
     assert all((whole / name).is_file() for name in RESULTS)
     assert summary["against"]["sft"]["bolder"]["psnr_in_mask"]["mean"] != 0
     assert len(list((whole / "runs").iterdir())) == 4  # the shared stage once
@@ -86,7 +101,7 @@ def test_a_rate_that_was_tried_and_chosen_is_not_trained_again(whole, study_file
     assert run_in_child(lambda: run_study(study_file, whole, LineReporter(), rates=True)) == 0
     assert {run.name for run in (whole / "runs").iterdir()} - names == {"plain@0.002-seed-3"}
     tried = json.loads((whole / "rates-summary.json").read_text())
-    assert list(tried["arms"]) == ["sft", "plain@0.001", "plain@0.002"]
+    assert list(tried["arms"]) == ["sft", "sft_more", "plain@0.001", "plain@0.002"]
     assert tried["rows"] == 4
 
 
