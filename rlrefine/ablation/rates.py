@@ -16,6 +16,5 @@ def at_rates(recipes: StudyRecipes) -> StudyRecipes:
             tried = replace(part, optimizer=replace(part.optimizer, lr=rate))
             arms[f"{name}{AT}{rate:g}"] = replace(recipe, stages={**recipe.stages, study.stage: tried})
     named: dict[str, dict[str, Any]] = {name: {} for name in arms}
-    return replace(
-        recipes, study=replace(study, seeds=study.seeds[:1], rows="validation", against=(), arms=named), arms=arms
-    )
+    looked = replace(study, seeds=study.seeds[:1], rows="validation", count=None, against=(), arms=named)
+    return replace(recipes, study=looked, arms=arms)

@@ -90,9 +90,7 @@ class StudyRuns:
     def _count(self) -> int:
         """How many rows the arms are measured on."""
         study, settings = self.recipes.study, self.recipes.base.evaluation
-        if study.rows == "validation":
-            return settings.validation_rows
-        return study.count or settings.rows
+        return study.count or (settings.rows if study.rows == "heldout" else settings.validation_rows)
 
     def _table(self, root: Path, stage: str, rows: Rows, name: str) -> Table:
         """Values of a finished run, row by row, by the measures of the study's own recipe."""
