@@ -11,7 +11,7 @@ import numpy as np
 from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
 from rlrefine.errors import DataError
-from rlrefine.evaluation.statistics import crossed_interval, crossed_p, holm
+from rlrefine.evaluation.statistics import complete, crossed_interval, crossed_p, holm
 
 
 def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
 
 def _of_arm(runs: Sequence[Measured]) -> dict[str, Any]:
     """What an arm cost, on average over its seeds, and what it reached."""
-    measures = {name: crossed_interval(_values(runs, name)).to_dict() for name in runs[0].table}
+    values_NS = {name: _values(runs, name) for name in runs[0].table}
+    measures = {name: crossed_interval(values).to_dict() for name, values in values_NS.items() if len(values)}
     costs = [run.cost for run in runs if run.cost is not None]
     if not costs:
         return {"measures": measures}
@@ -72,7 +73,8 @@ def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Me
     """Every other arm against one, measure by measure."""
     found: dict[str, dict[str, Any]] = {other: {} for other in others}
     for name in reference[0].table:
-        difference_NS = {other: _values(runs, name) - _values(reference, name) for other, runs in others.items()}
+        known_NS = {other: _values(runs, name, reference) for other, runs in others.items()}
+        difference_NS = {other: values_NS for other, values_NS in known_NS.items() if len(values_NS)}
         sure = {other: crossed_p(values_NS) for other, values_NS in difference_NS.items()}
         adjusted = dict(zip(sure, holm(list(sure.values())), strict=True))
         for other, values_NS in difference_NS.items():
@@ -82,5 +84,9 @@ def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Me
     return found
 
 
-def _values(runs: Sequence[Measured], name: str) -> np.ndarray:
-    return np.stack([np.array(run.table[name]) for run in runs], axis=1)
+def _values(runs: Sequence[Measured], name: str, minus: Sequence[Measured] | None = None) -> np.ndarray:
+    """A measure ``[N, S]``, or how much it differs from another arm's, of the rows that have it with every seed."""
+    columns = [np.array(run.table[name]) for run in runs]
+    if minus is not None:
+        columns = [values - np.array(other.table[name]) for values, other in zip(columns, minus, strict=True)]
+    return complete(np.stack(columns, axis=1))

@@ -1,6 +1,6 @@
 """From a study to the recipes of its runs: one for the shared stage and one for each arm, with each seed. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -55,7 +55,7 @@ class StudyRecipes:
         assert label is not None, "asked for only where a stage is shared"
         stages = {label: self.base.stages[label]}
         if control is not None:
-            stages[control] = self._within_budget(self.base.stages[control], seed)
+            stages[control] = self._within_budget(self.base, self.base.stages[control], seed)
         return self._run(self.base, stages, label, seed)
 
     def arm(self, name: str, seed: int) -> Recipe:
@@ -64,12 +64,13 @@ class StudyRecipes:
         part = recipe.stages[label]
         if self.study.shared is not None:
             part = replace(part, init=f"{self.shared_root(seed)}/{self.study.shared}")
-        return self._run(recipe, {label: self._within_budget(part, seed)}, name, seed)
+        return self._run(recipe, {label: self._within_budget(recipe, part, seed)}, name, seed)
 
-    def _within_budget(self, part: StagePart, seed: int) -> StagePart:
+    def _within_budget(self, recipe: Recipe, part: StagePart, seed: int) -> StagePart:
         if self.study.evaluations is None:
             return part
-        return replace(part, steps=steps_of(part, seed, self.study.evaluations), same_evaluations_as=None)
+        steps = steps_of(part, seed, self.study.evaluations, recipe.policy.settings.scales)
+        return replace(part, steps=steps, same_evaluations_as=None)
 
     def _run(self, recipe: Recipe, stages: dict[str, StagePart], name: str, seed: int) -> Recipe:
         """One run of one stage. It looks at no rows but those it trains on: the study measures it."""
@@ -79,14 +80,17 @@ class StudyRecipes:
         return with_absolute_paths(replace(recipe, stages=stages, data=data, run=run))
 
 
-def steps_of(stage: StagePart, seed: int, evaluations: int) -> int:
+def steps_of(stage: StagePart, seed: int, evaluations: int, scales: Sequence[str] = ()) -> int:
     """The number of steps, at least one, whose network evaluations come nearest to a budget.
 
-    Half a step's cost is the most that two stages can be away from it, each.
+    Half the cost of a step is the most that a stage of several steps can be away from it.
+
+    Args:
+        scales: the policy's conditions with a guidance scale of their own.
     """
     done = 0
     for step in count():
-        cost = step_cost(stage, seed, step).total
+        cost = step_cost(stage, seed, step, scales).total
         if abs(done + cost - evaluations) >= abs(done - evaluations):
             return max(1, step)
         done += cost

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ class StudyRuns:
             roles=base.policy.settings.images,
             engine=engine,
             report=self.report,
+            failures=base.run.reward_failures,
         )
         table, _ = evaluator.policy(finished_stage(root, stage).policy(engine.device))
         engine.release()
@@ -121,7 +123,8 @@ class StudyRuns:
 
 
 def _write(partial: Path, table: Table) -> None:
-    (partial / "table.json").write_text(json.dumps(table) + "\n")
+    plain = {name: [None if isnan(value) else value for value in values] for name, values in table.items()}
+    (partial / "table.json").write_text(json.dumps(plain) + "\n")
 
 
 def train(recipe: Recipe, root: Path, report: Reporter) -> None:

@@ -79,6 +79,9 @@ class Study:
         return (*self.beginning, *self.arms)
 
     def about(self, name: str) -> str:
+        """What an arm is, in a few words."""
+        if name == self.control:
+            return f"`{self.shared}` continued"
         return str(self.arms.get(name, {}).get("about", ""))
 
     def rates(self, arm: str) -> Sequence[float]:

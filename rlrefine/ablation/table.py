@@ -34,7 +34,7 @@ def differences_table(summary: Mapping[str, Any], reference: str) -> str:
     """How far every other arm is from one of them, with 95 % intervals over rows and seeds."""
     entries = summary["against"][reference]
     names = [name for name in COLUMNS if any(name in measures for measures in entries.values())]
-    rows = [[f"`{other}`", *(_cell(measures[name]) for name in names)] for other, measures in entries.items()]
+    rows = [[f"`{other}`", *(_cell(measures.get(name)) for name in names)] for other, measures in entries.items()]
     return _markdown([f"− `{reference}`", *(COLUMNS[name] for name in names)], rows)
 
 
@@ -54,7 +54,9 @@ def render(summary: Mapping[str, Any]) -> str:
     return "\n".join([f"rows: {summary['rows']}, seeds: {seeds}\n", *tables])
 
 
-def _cell(entry: Mapping[str, Any]) -> str:
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
     return str(interval_of(entry)) + (MARK if entry["p_holm"] < SURE else "")
 
 
