@@ -19,5 +19,6 @@ def test_the_page_of_a_study_holds_its_tables(file):
     assert all(table in page for table in tables)
 
 
-def test_there_is_a_study():
-    assert STUDIES
+def test_the_readme_shows_how_methods_compare():
+    summary = json.loads((DOCS / "methods.json").read_text())
+    assert differences_table(summary, "sft") in (DOCS.parent.parent / "README.md").read_text()
