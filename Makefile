@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu seeds setup setup-dev lint types contracts unit docs format tiny-kontext clean
+.PHONY: demo test test-gpu seeds studies-methods setup setup-dev lint types contracts unit docs format tiny-kontext clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -64,6 +64,11 @@ seeds: setup
 		else $(BIN)/rlrefine train omnirefiner_tiny run.name=seed-$$seed run.seed=$$seed; fi || exit 1; \
 	done
 	$(BIN)/rlrefine report runs/seed-0 runs/seed-1 runs/seed-2
+
+# Every method from the same supervised stage at the same cost, three seeds. About an hour on one core; resumable.
+studies-methods: setup
+	$(BIN)/python -m studies.pairs runs/studies/pairs
+	$(BIN)/python -m rlrefine.ablation studies/methods.yaml
 
 # How the embedded model was made. About an hour on two cores; a finished autoencoder is kept and used again.
 tiny-kontext: setup

@@ -82,6 +82,34 @@ def test_merged_adapters_change_rounding_alone(alone, recipe_file, engine):
     assert max(value.abs().max().item() for name, value in expected.items() if "lora_B" in name) > 100 * TOLERANCE
 
 
+NFT = [
+    "~stages.sft", "~stages.sft_more", "~stages.grpo.kl", "stages.grpo.init=checkpoint", "stages.grpo.objective=nft",
+    "stages.grpo.steps=2", "stages.grpo.old.rate=0.4", "data.validation=null", "data.heldout=null",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nft_alone(recipe_file):
+    recipe = load_recipe(recipe_file, [f"run.out={recipe_file.parent}", "run.name=nft-alone", *NFT])
+    assert in_processes(lambda rank: start(recipe, "nft-alone", LineReporter()), count=1) == [0]
+    return recipe_file.parent / "nft-alone"
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+def test_the_old_policy_of_nft_follows_in_every_process(nft_alone, recipe_file, engine):
+    """It makes the second step's rollouts, and is neither the first policy nor the trained one by then."""
+    codes, root = train(recipe_file, f"nft-{engine}", [*ENGINES[engine], *NFT])
+    assert codes == [0, 0]
+    expected, found = tensors_of(nft_alone, "grpo"), tensors_of(root, "grpo")
+    assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= TOLERANCE
+    assert max(value.abs().max().item() for name, value in expected.items() if "lora_B" in name) > 100 * TOLERANCE
+    place = "stages/grpo/checkpoints/step-000002"
+    ours, theirs = (load_file(run / place / "old.safetensors") for run in (root, nft_alone))
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) <= TOLERANCE
+    trained = load_file(nft_alone / place / "trained.safetensors")
+    assert max((theirs[name] - trained[name]).abs().max().item() for name in theirs) > 10 * TOLERANCE
+
+
 @pytest.mark.parametrize("stage", ["sft", "sft_more", "grpo"])
 def test_two_processes_make_the_weights_of_one(alone, together, stage):
     expected, found = tensors_of(alone, stage), tensors_of(together[0], stage)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlrefine.evaluation.statistics import Interval, crossed_interval, row_interval
+from rlrefine.evaluation.statistics import RESAMPLES, Interval, crossed_interval, crossed_p, holm, row_interval
 
 
 def test_an_interval_holds_the_true_mean_as_often_as_it_says():
@@ -54,3 +54,26 @@ def test_equal_calls_give_equal_intervals():
     values = np.random.default_rng(4).normal(size=(50, 3))
     assert row_interval(values[:, 0]) == row_interval(values[:, 0])
     assert crossed_interval(values) == crossed_interval(values)
+
+
+def test_p_values_count_resamples_on_the_far_side():
+    # one row, two seeds with −1 and 3: the resampled mean is −1, 1 or 3 with probability ¼, ½, ¼; so p is about 2·¼
+    assert crossed_p(np.array([[-1.0, 3.0]])) == pytest.approx(0.5, abs=0.03)
+    assert crossed_p(np.array([[1.0, 3.0]])) == 2 / (1 + RESAMPLES)  # never zero
+    assert crossed_p(np.array([[-1.0, -3.0]])) == 2 / (1 + RESAMPLES)
+
+
+def test_a_p_value_and_its_interval_agree():
+    rng = np.random.default_rng(5)
+    for shift in np.linspace(0, 0.5, 20):
+        values = shift + rng.normal(size=(60, 1)) + 0.1 * rng.normal(size=(1, 3)) + 0.3 * rng.normal(size=(60, 3))
+        interval, p = crossed_interval(values), crossed_p(values)
+        if not 0.045 < p < 0.055:
+            assert (p < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+def test_holm_multiplies_by_how_many_are_left_and_keeps_the_order():
+    # smallest: 3·0.01 = 0.03; next: 2·0.02 = 0.04; largest: max(0.04, 1·0.03)
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []

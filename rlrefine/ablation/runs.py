@@ -1,0 +1,169 @@
+"""Make the runs of a study, seed by seed, and measure them all on the same rows; what is done is not done again."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from rlrefine.ablation.recipes import StudyRecipes
+from rlrefine.data.build import open_rows
+from rlrefine.data.loading import Rows
+from rlrefine.errors import DataError, UsageError
+from rlrefine.evaluation.arms import Evaluator
+from rlrefine.evaluation.summary import read_table
+from rlrefine.recipe.load import load_resolved
+from rlrefine.recipe.schema import Recipe
+from rlrefine.training.engine import Engine
+from rlrefine.training.finished import finished_stage
+from rlrefine.training.folder import RunFolder
+from rlrefine.training.progress import Reporter
+from rlrefine.training.publish import clear_leftovers, damage, publish, remove
+from rlrefine.training.run import resume, start
+from rlrefine.training.scoring import build_rewards
+
+Table = dict[str, list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What training an arm with one seed took."""
+
+    steps: int
+    evaluations: int
+    rate: float
+    cpu_seconds: float | None
+    """None of a run that did not write them down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One arm with one seed: its values row by row, and what it took; of the shared stage that is no arm's cost."""
+
+    name: str
+    seed: int
+    table: Table
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRuns:
+    """Everything that the runs of a study need."""
+
+    recipes: StudyRecipes
+    report: Reporter
+
+    def measured(self) -> Iterator[Measured]:
+        """Every arm of the first seed, then of the next one: what is there early is whole."""
+        study, rows = self.recipes.study, self._rows()
+        for seed in study.seeds:
+            if study.shared is not None:
+                yield from self._shared(study.shared, seed, rows)
+            for name in study.arms:
+                yield self._arm(name, seed, rows)
+
+    def _shared(self, shared: str, seed: int, rows: Rows) -> Iterator[Measured]:
+        root = self.recipes.shared_root(seed)
+        if root == self.recipes.root(shared, seed):
+            train(self.recipes.shared(seed), root, self.report)
+        else:
+            self.report.say(f"study: {' and '.join(self.recipes.study.beginning)} of {root}")
+        for stage in self.recipes.study.beginning:
+            table = self._table(root, stage, rows, f"{stage}-seed-{seed}")
+            yield Measured(name=stage, seed=seed, table=table, cost=None if stage == shared else read_cost(root, stage))
+
+    def _arm(self, name: str, seed: int, rows: Rows) -> Measured:
+        stage, root = self.recipes.study.stage, self.recipes.root(name, seed)
+        train(self.recipes.arm(name, seed), root, self.report)
+        table = self._table(root, stage, rows, root.name)
+        return Measured(name=name, seed=seed, table=table, cost=read_cost(root, stage))
+
+    def _rows(self) -> Rows:
+        source = getattr(self.recipes.base.data, self.recipes.study.rows)
+        if source is None:
+            raise DataError(f"data.{self.recipes.study.rows}: expected rows to measure the arms on, found nothing")
+        height, width = self.recipes.base.data.size
+        return open_rows(source, (height, width))
+
+    @property
+    def _count(self) -> int:
+        """How many rows the arms are measured on."""
+        study, settings = self.recipes.study, self.recipes.base.evaluation
+        return study.count or (settings.rows if study.rows == "heldout" else settings.validation_rows)
+
+    def _table(self, root: Path, stage: str, rows: Rows, name: str) -> Table:
+        """Values of a finished run, row by row, by the measures of the study's own recipe."""
+        place = self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self._count}" / name
+        clear_leftovers(place.parent)
+        if place.exists() and damage(place):
+            remove(place)
+        if not place.exists():
+            table = self._measure(root, stage, rows)
+            publish(place, lambda partial: _write(partial, table))
+        return read_table(place)
+
+    def _measure(self, root: Path, stage: str, rows: Rows) -> Table:
+        base = self.recipes.base
+        engine = Engine(base.engine)
+        evaluator = Evaluator(
+            rows=rows,
+            count=min(self._count, len(rows)),
+            settings=base.evaluation,
+            rewards=build_rewards(base.rewards),
+            roles=base.policy.settings.images,
+            engine=engine,
+            report=self.report,
+            failures=base.run.reward_failures,
+        )
+        table, _ = evaluator.policy(finished_stage(root, stage).policy(engine.device))
+        engine.release()
+        return table
+
+
+def _write(partial: Path, table: Table) -> None:
+    plain = {name: [None if isnan(value) else value for value in values] for name, values in table.items()}
+    (partial / "table.json").write_text(json.dumps(plain) + "\n")
+
+
+def train(recipe: Recipe, root: Path, report: Reporter) -> None:
+    """Begin a run, go on with it, or find it finished.
+
+    Raises:
+        UsageError: the folder holds a run of another recipe.
+    """
+    folder = RunFolder(root)
+    if not folder.resolved.is_file():
+        report.say(f"study: {root.name}")
+        start(recipe, root.name, report)
+    elif load_resolved(folder.resolved) != recipe:
+        raise UsageError(
+            f"{root} was made with another recipe than the study has now; remove it, or choose another --out"
+        )
+    elif not all(folder.weights(label).exists() for label in recipe.stages):
+        report.say(f"study: {root.name}, from where it stopped")
+        resume(root, report)
+
+
+def read_cost(root: Path, stage: str) -> Cost:
+    """What a finished stage took, from the run's own records; of a step that was run again, the last time counts."""
+    folder = RunFolder(root)
+    last = [record for record in folder.read_metrics() if record["stage"] == stage][-1]
+    return Cost(
+        steps=last["step"],
+        evaluations=int(last["evaluations"]),
+        rate=load_resolved(folder.resolved).stages[stage].optimizer.lr,
+        cpu_seconds=_cpu_seconds(folder.timing, stage),
+    )
+
+
+def _cpu_seconds(timing: Path, stage: str) -> float | None:
+    steps: dict[int, dict[str, Any]] = {}
+    for line in timing.read_text(encoding="utf-8").splitlines() if timing.is_file() else []:
+        with suppress(ValueError):  # cut off by a kill
+            record = json.loads(line)
+            if record["stage"] == stage:
+                steps[record["step"]] = record
+    spent = [value for record in steps.values() for key, value in record.items() if key.startswith("cpu_seconds/")]
+    return sum(spent) if spent else None

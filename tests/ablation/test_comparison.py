@@ -1,0 +1,121 @@
+"""The table of a study, from values that are made by hand."""
+
+import numpy as np
+import pytest
+
+from rlrefine.ablation.comparison import compare
+from rlrefine.ablation.figure import forest
+from rlrefine.ablation.runs import Cost, Measured
+from rlrefine.ablation.study import Study
+from rlrefine.ablation.table import costs_table, differences_table, render, values_table
+from rlrefine.errors import DataError
+
+STUDY = Study(
+    base="omnirefiner_tiny", stage="grpo", shared="sft", seeds=(0, 1), against=("sft", "plain"),
+    arms={"plain": {"about": "as it is"}, "other": {}, "copy": {}},
+)  # fmt: skip
+COST = Cost(steps=8, evaluations=3600, cpu_seconds=40.0, rate=1.5e-3)
+
+
+def run(name, seed, reward, cost=COST):
+    cost = cost if name != "sft" else None  # what is shared is no arm's cost
+    table = {"reward_total": list(reward), "psnr_in_mask": [10 * value for value in reward]}
+    return Measured(name=name, seed=seed, cost=cost, table=table)
+
+
+def runs(**rewards):
+    """Each arm's values: seeds by rows."""
+    return [run(name, seed, values) for name, seeds in rewards.items() for seed, values in enumerate(seeds)]
+
+
+SFT = [[0.4, 0.6], [0.5, 0.7]]
+PLAIN = [[0.5, 0.7], [0.6, 0.8]]
+OTHER = [[0.4, 0.8], [0.5, 0.7]]
+
+
+@pytest.fixture
+def summary():
+    return compare(STUDY, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN))
+
+
+def test_values_and_costs_are_means_over_rows_and_seeds(summary):
+    assert (summary["seeds"], summary["rows"]) == ([0, 1], 2)
+    assert summary["arms"]["sft"]["measures"]["reward_total"]["mean"] == pytest.approx(0.55)  # (.4 + .6 + .5 + .7) / 4
+    cheap = Cost(steps=7, evaluations=3000, cpu_seconds=20.0, rate=1.5e-3)
+    others = runs(sft=SFT, other=OTHER, copy=PLAIN)
+    found = compare(STUDY, [*others, run("plain", 0, PLAIN[0]), run("plain", 1, PLAIN[1], cheap)])
+    plain = found["arms"]["plain"]
+    assert plain["steps"] == [8, 7]
+    assert plain["cpu_seconds"] == 30.0  # (40 + 20) / 2
+    assert plain["cpu_seconds_per_step"] == 4.0  # (40 + 20) / (8 + 7)
+    assert "8, 7 | 3,600, 3,000 | 4.00 | 30 |" in costs_table(found)
+    assert "`sft`" not in costs_table(found)
+
+
+def test_differences_are_paired_by_row_and_seed(summary):
+    plain = summary["against"]["sft"]["plain"]["reward_total"]
+    assert (plain["mean"], plain["low"], plain["high"]) == pytest.approx((0.1, 0.1, 0.1))  # the same in every row
+    other = summary["against"]["sft"]["other"]["reward_total"]
+    assert other["mean"] == pytest.approx(0.05)  # (0 + .2 + 0 + 0) / 4
+    assert other["seeds"] == pytest.approx([0.1, 0.0])
+    assert other["low"] == 0.0
+    assert set(summary["against"]["plain"]) == {"sft", "other", "copy"}
+
+
+def test_an_arm_that_is_another_one_differs_by_nothing_at_all(summary):
+    """Negative control: what cannot differ is not found to."""
+    copy = summary["against"]["plain"]["copy"]["psnr_in_mask"]
+    assert (copy["mean"], copy["low"], copy["high"], copy["p"], copy["p_holm"]) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    assert "| `copy` | +0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] |" in differences_table(summary, "plain")
+
+
+def test_noise_alone_is_hardly_ever_marked_and_a_planted_shift_is():
+    rng = np.random.default_rng(0)
+    study = Study(base="", stage="", against=("a",), arms={name: {} for name in "abcde"})
+    marked, found = 0, 0
+    for _ in range(4):
+        values = {name: rng.normal(size=(3, 32)) for name in study.arms}
+        values["e"] = values["a"] + 1.5 + 0.1 * rng.normal(size=(3, 32))
+        entries = compare(study, runs(**values))["against"]["a"]
+        marked += any(entries[name]["reward_total"]["p_holm"] < 0.05 for name in "bcd")
+        found += entries["e"]["reward_total"]["p_holm"] < 0.05
+    assert marked <= 1  # about one in twenty
+    assert found == 4
+
+
+def test_seeds_that_are_not_complete_wait(summary):
+    cut = [r for r in runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN) if (r.name, r.seed) != ("copy", 1)]
+    assert compare(STUDY, cut)["seeds"] == [0]
+    with pytest.raises(DataError, match="no seed with which all arms are done"):
+        compare(STUDY, [r for r in cut if r.name != "copy"])
+
+
+def test_arms_over_other_rows_are_not_compared():
+    with pytest.raises(DataError, match="different numbers of rows: \\[1, 2\\]"):
+        compare(STUDY, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=[[0.5], [0.6]]))
+
+
+def test_rows_that_a_reward_failed_on_take_no_part():
+    nan = float("nan")
+    found = compare(STUDY, runs(sft=SFT, plain=[[nan, 0.7], [0.6, 0.8]], other=[[nan, nan], [nan, nan]], copy=PLAIN))
+    plain = found["against"]["sft"]["plain"]["reward_total"]
+    assert (plain["mean"], plain["n"]) == (pytest.approx(0.1), 1)  # (.7 − .6 + .8 − .7) / 2, of the second row alone
+    assert "other" in found["against"]["sft"]
+    assert "reward_total" not in found["against"]["sft"]["other"]
+    assert "| `other` |  |  |" in differences_table(found, "sft")
+
+
+def test_the_tables_say_what_was_found(summary):
+    assert values_table(summary).splitlines()[2] == "| `sft` | 5.50 | 0.550 |"
+    lines = differences_table(summary, "sft").splitlines()
+    assert lines[0] == "| − `sft` | PSNR inside mask, dB | reward |"
+    assert lines[2] == "| `plain` | +1.000 [+1.000, +1.000]\\* | +0.100 [+0.100, +0.100]\\* |"
+    assert lines[3].endswith("| +0.050 [+0.000, +0.200] |")  # a resample may hold the first seed's second row alone
+    assert render(summary).startswith("rows: 2, seeds: 0, 1\n")
+
+
+def test_the_figure_shows_every_other_arm(summary):
+    drawn = forest(summary, "plain")
+    assert all(f">{name}<" in drawn for name in ("sft", "other", "copy"))
+    assert ">plain<" not in drawn
+    assert drawn == forest(summary, "plain")

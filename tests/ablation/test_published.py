@@ -1,0 +1,24 @@
+"""What the documentation shows of a study is what the study found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlrefine.ablation.table import costs_table, differences_table, values_table
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "studies"
+STUDIES = sorted(DOCS.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_the_page_of_a_study_holds_its_tables(file):
+    summary, page = json.loads(file.read_text()), file.with_suffix(".md").read_text()
+    tables = [costs_table(summary), values_table(summary)]
+    tables += [differences_table(summary, reference) for reference in summary["against"]]
+    assert all(table in page for table in tables)
+
+
+def test_the_readme_shows_how_methods_compare():
+    summary = json.loads((DOCS / "methods.json").read_text())
+    assert differences_table(summary, "sft") in (DOCS.parent.parent / "README.md").read_text()

@@ -1,0 +1,126 @@
+"""A small study as a whole: the supervised stage once, arms that share rows and noise, a kill, and the same results."""
+
+import json
+import signal
+
+import pytest
+import yaml
+
+from rlrefine.ablation.command import run_study
+from rlrefine.errors import UsageError
+from rlrefine.training.progress import LineReporter
+from tests.e2e.conftest import KillAt, run_in_child
+
+ARMS = {
+    "plain": {"rates": [1e-3, 2e-3]},
+    "same": {},
+    "bolder": {"stages": {"grpo": {"optimizer": {"lr": 3e-2}}}},
+}
+RESULTS = ("summary.json", "table.md", "against-plain.svg")
+
+
+@pytest.fixture(scope="module")
+def study_file(recipe_text, tmp_path_factory):
+    place = tmp_path_factory.mktemp("study")
+    (place / "small.yaml").write_text(recipe_text)
+    study = {
+        "base": "small.yaml",
+        "stage": "grpo",
+        "shared": "sft",
+        "control": "sft_more",
+        "seeds": [3],
+        "evaluations": 70,
+    }
+    study |= {"against": ["sft", "plain"], "arms": ARMS}
+    file = place / "study.yaml"
+    file.write_text(yaml.safe_dump(study, sort_keys=False))
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(study_file):
+    out = study_file.parent / "whole"
+    assert run_in_child(lambda: run_study(study_file, out, LineReporter())) == 0
+    return out
+
+
+def found(out):
+    """What must be equal in two executions: all but seconds."""
+    summary = json.loads((out / "summary.json").read_text())
+    for name, arm in summary["arms"].items():
+        if name == "sft":
+            assert set(arm) == {"about", "measures"}
+            continue
+        assert arm.pop("cpu_seconds") > 0
+        assert arm.pop("cpu_seconds_per_step") > 0
+    return summary
+
+
+def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
+    from rlrefine.ablation.recipes import read_recipes
+    from rlrefine.ablation.study import read_study
+    from rlrefine.recipe.arithmetic import stage_evaluations
+
+    summary = found(whole)
+    assert list(summary["arms"]) == ["sft", "sft_more", "plain", "same", "bolder"]
+    assert summary["rows"] == 12
+    foretold = read_recipes(read_study(study_file), tmp_path)
+    for name in ARMS:
+        assert summary["arms"][name]["evaluations"] == [stage_evaluations(foretold.arm(name, 3), "grpo")]
+    assert summary["arms"]["sft_more"]["evaluations"] == [68]  # 17 steps of 4 rows; 18 are as far from 70
+    assert all((whole / name).is_file() for name in RESULTS)
+    assert summary["against"]["sft"]["bolder"]["psnr_in_mask"]["mean"] != 0
+    assert len(list((whole / "runs").iterdir())) == 4  # the shared stage once
+
+
+def test_arms_see_the_same_rows_and_noise(whole):
+    """Negative control: an arm that is another one under a second name differs by exactly nothing."""
+    for entry in found(whole)["against"]["plain"]["same"].values():
+        assert (entry["mean"], entry["low"], entry["high"], entry["p"]) == (0.0, 0.0, 0.0, 1.0)
+    ours, theirs = (whole / "runs" / f"{name}@0.001-seed-3" / "metrics.jsonl" for name in ("plain", "same"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("moment", [("stage sft", 1), ("update", 7), ("rollout", 25), ("evaluation", 3)], ids=str)
+def test_killed_and_started_again_it_finds_the_same(moment, whole, study_file, tmp_path):
+    assert run_in_child(lambda: run_study(study_file, tmp_path, KillAt(*moment))) == -signal.SIGKILL
+    assert not (tmp_path / "summary.json").exists()
+    assert run_in_child(lambda: run_study(study_file, tmp_path, LineReporter())) == 0
+    assert found(tmp_path) == found(whole)
+
+
+def test_what_is_done_is_not_done_again(whole, study_file):
+    before = found(whole)
+    assert run_in_child(lambda: run_study(study_file, whole, KillAt("update", 1))) == 0  # nothing is trained
+    assert run_in_child(lambda: run_study(study_file, whole, KillAt("evaluation", 1))) == 0  # nor measured
+    assert found(whole) == before
+
+
+def test_a_rate_that_was_tried_and_chosen_is_not_trained_again(whole, study_file, tmp_path):
+    names = {run.name for run in (whole / "runs").iterdir()}
+    assert run_in_child(lambda: run_study(study_file, whole, LineReporter(), rates=True)) == 0
+    assert {run.name for run in (whole / "runs").iterdir()} - names == {"plain@0.002-seed-3"}
+    tried = json.loads((whole / "rates-summary.json").read_text())
+    assert list(tried["arms"]) == ["sft", "sft_more", "plain@0.001", "plain@0.002"]
+    assert tried["rows"] == 4
+
+
+def test_a_shared_stage_that_another_run_has_finished_is_taken_from_there(whole, study_file, tmp_path):
+    given = yaml.safe_load(study_file.read_text())
+    given |= {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "count": 5, "arms": {"plain": {}}}
+    file = study_file.parent / "given.yaml"
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    assert run_in_child(lambda: run_study(file, tmp_path, LineReporter())) == 0
+    assert [run.name for run in (tmp_path / "runs").iterdir()] == ["plain@0.001-seed-3"]
+    weights = "runs/plain@0.001-seed-3/stages/grpo/weights/grpo.safetensors"
+    assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
+    assert found(tmp_path)["rows"] == 5
+
+
+def test_runs_of_another_recipe_are_not_taken_for_its_own(whole, study_file, tmp_path):
+    changed = yaml.safe_load(study_file.read_text())
+    changed["arms"]["same"] = {"stages": {"grpo": {"clip_range": 2e-4}}}
+    file = study_file.parent / "changed.yaml"
+    file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    with pytest.raises(UsageError, match=r"same@0\.001-seed-3 was made with another recipe"):
+        run_study(file, whole, LineReporter())
