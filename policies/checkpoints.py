@@ -11,6 +11,8 @@ from policies.errors import PolicyError
 
 INDEX = "model_index.json"
 TIMEOUT = 10  # seconds to wait for the hub, once
+TRAINS = {"tiny-kontext": "omnirefiner_tiny"}
+"""For each embedded model the recipe that trains it, to try while a large one is not at hand."""
 
 
 def check_checkpoint(checkpoint: str, revision: str | None, pipeline: str, embedded: dict[str, Path]) -> None:
@@ -41,10 +43,8 @@ def unavailable(checkpoint: str, reason: str, pipeline: str, embedded: dict[str,
     """The one message for a checkpoint that is not at hand: why, and every way on."""
     page = f"https://huggingface.co/{checkpoint}"
     at_hand = [name for name, folder in embedded.items() if _class_in(folder / INDEX) == pipeline]
-    names = " or ".join(at_hand)
-    no_download = (
-        f"\n  without any download: policy.checkpoint={names}, or a tiny recipe (rlrefine ls)" if names else ""
-    )
+    tries = [f"policy.checkpoint={name}" for name in at_hand] + [f"rlrefine train {TRAINS[name]}" for name in at_hand]
+    no_download = f"\n  without any download: {', or '.join(tries)}" if tries else ""
     return PolicyError(
         f"policy.checkpoint: cannot load {checkpoint!r}: it is no folder here, and {reason}\n"
         f"  a gated repository, as FLUX.1-Kontext-dev is: accept its licence on {page},\n"

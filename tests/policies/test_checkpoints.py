@@ -90,7 +90,7 @@ def test_offline_it_says_every_way_on_without_torch(tmp_path):
         f"accept its licence on https://huggingface.co/{FLUX}",
         "`hf auth login`, or set HF_TOKEN",
         "policy.checkpoint=/path/to/folder",
-        "policy.checkpoint=tiny-kontext, or a tiny recipe (rlrefine ls)",
+        "policy.checkpoint=tiny-kontext, or rlrefine train omnirefiner_tiny",
     ):
         assert part in message
 
