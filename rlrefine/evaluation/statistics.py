@@ -5,6 +5,7 @@ Shapes: N rows · S seeds · K resamples · M comparisons.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import bootstrap
@@ -124,8 +125,14 @@ def holm(p_M: Sequence[float]) -> list[float]:
 
 def _crossed_means(values_NS: np.ndarray, seed: int) -> np.ndarray:
     """The mean of each resample of rows and seeds."""
-    rng = np.random.default_rng(seed)
     rows, seeds = values_NS.shape
-    row_counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
-    seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
+    row_counts, seed_counts = _crossed_counts(rows, seeds, seed)
     return np.einsum("kn,ns,ks->k", row_counts, values_NS, seed_counts, optimize=True) / (rows * seeds)
+
+
+@lru_cache(maxsize=1)  # comparisons of many arms and measures draw the same ones
+def _crossed_counts(rows: int, seeds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample holds each row, and each seed."""
+    rng = np.random.default_rng(seed)
+    row_counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
+    return row_counts, rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
