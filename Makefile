@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu seeds studies-methods setup setup-dev lint types contracts unit docs format tiny-kontext clean
+.PHONY: demo test test-gpu seeds studies-methods setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -73,6 +73,10 @@ studies-methods: setup
 # How the embedded model was made. About an hour on two cores; a finished autoencoder is kept and used again.
 tiny-kontext: setup
 	$(BIN)/python -m pretraining.tiny_kontext pretraining/out
+
+# The embedded InstructPix2Pix: about three quarters of an hour of one core.
+tiny-pix2pix: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pretraining.tiny_pix2pix pretraining/out
 
 clean:
 	rm -rf .site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,12 +7,9 @@ from typing import Any
 
 from diffusers import (
     AutoencoderKL,
-    EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxKontextPipeline,
     FluxTransformer2DModel,
-    StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
 )
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -21,7 +18,7 @@ Sizes = dict[str, Any]
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 
 
-def clip_tokenizer(sentences: Sequence[str]) -> PreTrainedTokenizerFast:
+def clip_tokenizer(sentences: Sequence[str], length: int = 77) -> PreTrainedTokenizerFast:
     """Byte-level BPE between a start and an end token, as CLIP has it."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE(unk_token=end))
@@ -35,7 +32,12 @@ def clip_tokenizer(sentences: Sequence[str]) -> PreTrainedTokenizerFast:
     ids = [(token, tokenizer.token_to_id(token)) for token in (start, end)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=ids)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=start, eos_token=end, pad_token=end, unk_token=end, model_max_length=77
+        tokenizer_object=tokenizer,
+        bos_token=start,
+        eos_token=end,
+        pad_token=end,
+        unk_token=end,
+        model_max_length=length,
     )
 
 
@@ -152,40 +154,4 @@ def pipeline(
         text_encoder_2=T5EncoderModel(t5_config),
         tokenizer_2=t5,
         transformer=network(),
-    )
-
-
-def unet() -> UNet2DConditionModel:
-    """Two levels of width 64 and 96 with attention to text on both; it is shown noisy and input latents."""
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=16,
-        out_channels=8,
-        block_out_channels=(64, 96),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=64,
-        attention_head_dim=4,  # which diffusers takes for the number of heads, as in Stable Diffusion
-        norm_num_groups=16,
-    )
-
-
-def pix2pix(sentences: Sequence[str], vae: AutoencoderKL) -> StableDiffusionInstructPix2PixPipeline:
-    """A whole InstructPix2Pix around a trained autoencoder; everything else starts at random.
-
-    The scheduler is that of timbrooks/instruct-pix2pix.
-    """
-    clip = clip_tokenizer(sentences)
-    return StableDiffusionInstructPix2PixPipeline(
-        vae=vae,
-        text_encoder=clip_encoder(clip, TEXT_SIZES[0]),
-        tokenizer=clip,
-        unet=unet(),
-        scheduler=EulerAncestralDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-        ),
-        safety_checker=None,  # type: ignore[arg-type]
-        feature_extractor=None,  # type: ignore[arg-type]
-        requires_safety_checker=False,
     )

@@ -62,13 +62,14 @@ def random_pix2pix():
     """An InstructPix2Pix pipeline of the real classes with random weights; tests must not change it."""
     import torch
 
-    from pretraining.components import autoencoder, pix2pix
+    from pretraining.components import autoencoder
     from pretraining.edits import corpus
+    from pretraining.pix2pix_components import pipeline
 
     torch.manual_seed(0)
     vae = autoencoder()
     vae.register_to_config(scaling_factor=0.7)
-    pipe = pix2pix(corpus(), vae)
+    pipe = pipeline(corpus(), vae)
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
