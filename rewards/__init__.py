@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
     from rewards.region_similarity import RegionSimilarity as RegionSimilarity
+    from rewards.region_style import RegionColour as RegionColour
+    from rewards.region_style import RegionTexture as RegionTexture
     from rewards.similarity import ssim as ssim
+    from rewards.structure import GradientStructure as GradientStructure
     from rewards.style import StyleSimilarity as StyleSimilarity
     from rewards.target_similarity import TargetSimilarity as TargetSimilarity
     from rewards.types import Failure as Failure
@@ -55,6 +58,9 @@ _HOME = {
     "ssim": "similarity",
     "StyleSimilarity": "style",
     "TargetSimilarity": "target_similarity",
+    "RegionColour": "region_style",
+    "RegionTexture": "region_style",
+    "GradientStructure": "structure",
     "Failure": "types",
     "Groups": "types",
     "Reward": "types",
@@ -70,13 +76,16 @@ __all__ = [
     "DreamSimMetric",
     "Failure",
     "FeatureCache",
+    "GradientStructure",
     "Groups",
     "MaskedPerceptual",
     "MaskedPixel",
     "PairReward",
     "PatchDreamSim",
     "PatchPerceptual",
+    "RegionColour",
     "RegionSimilarity",
+    "RegionTexture",
     "Reward",
     "RewardError",
     "RewardInputs",

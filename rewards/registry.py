@@ -92,6 +92,21 @@ REWARDS: dict[str, Entry] = {
         networks=True,
         needs=frozenset({"drafts", "references"}),
     ),
+    "gradient_structure": Entry(
+        settings=settings.GradientStructureSettings,
+        place="rewards.structure:GradientStructure",
+        needs=frozenset({"drafts"}),
+    ),
+    "region_colour": Entry(
+        settings=settings.RegionColourSettings,
+        place="rewards.region_style:RegionColour",
+        needs=frozenset({"masks", "references"}),
+    ),
+    "region_texture": Entry(
+        settings=settings.RegionTextureSettings,
+        place="rewards.region_style:RegionTexture",
+        needs=frozenset({"masks", "references"}),
+    ),
 }
 
 TRANSFORMS: dict[str, Entry] = {

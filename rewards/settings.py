@@ -120,6 +120,56 @@ class MaskedPerceptualSettings:
         check_feather(self.feather)
 
 
+def check_scales(scales: tuple[int, ...]) -> None:
+    if not scales or min(scales) < 1:
+        raise ValueError(f"scales: expected whole numbers of 1 or more, found {list(scales)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientStructureSettings:
+    """Similarity of the gradients of brightness to those of the draft."""
+
+    scales: tuple[int, ...] = (2, 4)
+    """How many times smaller pictures are compared; texture finer than this is not seen."""
+
+    def __post_init__(self) -> None:
+        check_scales(self.scales)
+
+
+def region_needs(role: str | None) -> frozenset[str]:
+    """What a comparison of the edited region with style images of a role needs in every row."""
+    return frozenset({"masks", "references" if role is None else f"references.{role}"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionColourSettings:
+    """Nearness of the region's colours to those of the style image."""
+
+    role: str | None = None
+    """Role of the references that show the style; null for all references."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return region_needs(self.role)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionTextureSettings:
+    """Likeness of the region's texture to that of the style image."""
+
+    role: str | None = None
+    """Role of the references that show the style; null for all references."""
+    scales: tuple[int, ...] = (1, 2, 4)
+    """How many times smaller pictures are looked at."""
+
+    def __post_init__(self) -> None:
+        check_scales(self.scales)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return region_needs(self.role)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AffineSettings:
     """scale·x + shift."""
