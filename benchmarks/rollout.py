@@ -163,7 +163,7 @@ def make_trainer(recipe: Recipe) -> Trainer:
         encoder=Encoder(policy=policy, roles=recipe.policy.settings.images, keep=recipe.data.keep_encoded),
         objective=OBJECTIVES["grpo"].build(stage.settings),
         rewards=build_rewards(recipe.rewards),
-        rows=open_rows(recipe.data.train, recipe.data.size),
+        rows=open_rows(recipe.data.train, recipe.data.size, recipe.data.choices),
         stage=stage,
         engine=engine,
         prepared=engine.prepare(policy, optimizer, stage.optimizer),

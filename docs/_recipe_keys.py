@@ -14,7 +14,7 @@ Every key that a recipe may have, from the same dataclasses that check it. A key
 """
 SECTIONS = {
     "Policies": ["flux_kontext", "instruct_pix2pix", "LoraSettings"],
-    "Data": ["Data"],
+    "Data": ["Data", "Prompts"],
     "Rewards": [
         "patch_perceptual",
         "patch_dreamsim",
@@ -25,6 +25,9 @@ SECTIONS = {
         "depth_structure",
         "region_similarity",
         "DetectionSettings",
+        "gradient_structure",
+        "region_colour",
+        "region_texture",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

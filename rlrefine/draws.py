@@ -5,22 +5,10 @@ So neither micro-batches nor the number of processes, an evaluation in between, 
 noise is drawn.
 """
 
-import hashlib
-
 import torch
 from torch import Tensor
 
-Address = str | int
-
-
-def seed_of(*address: Address) -> int:
-    """A 63-bit seed from an address.
-
-    >>> seed_of(0, "noise", 3) == seed_of(0, "noise", 3), seed_of(0, "noise", 3) == seed_of(0, "noise", 4)
-    (True, False)
-    """
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in address)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+from rlrefine.addresses import Address, seed_of
 
 
 def generator(*address: Address) -> torch.Generator:

@@ -39,9 +39,10 @@ def main(target: Path) -> None:
     """Write the pairs of the built-in training photos, unless they are there."""
     if (target / METADATA).is_file():
         return
-    from rlrefine.data.build import photo_folder  # brings diffusers
+    from rlrefine.data.build import built_in_folder  # brings diffusers
+    from rlrefine.data.sources import parse_source
 
-    print(f"{target}: {write_pairs(photo_folder('train', (64, 64)), target)} pairs")
+    print(f"{target}: {write_pairs(built_in_folder(parse_source('photos:train'), (64, 64)), target)} pairs")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def data() -> None:
 
 
 @data.command("build")
-@click.argument("source", metavar="photos:SPLIT")
+@click.argument("source", metavar="SOURCE:SPLIT")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(min=1), help="How many rows; by default as many as the recipes use.")
 @click.option(
@@ -30,19 +30,24 @@ def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int
 
     \b
     rlrefine data build photos:validation my-rows --rows 32
+    rlrefine data build fur:train my-rows
     """
-    from rlrefine.data.sources import parse_source
+    from rlrefine.data.sources import BUILT_IN, SPLITS, parse_source
+    from rlrefine.recipe.problems import closest
 
-    split = parse_source(source).photos
-    if split is None:
-        raise UsageError(f"{source!r} is no built-in source; known: photos:train, photos:validation, photos:heldout")
+    parsed = parse_source(source)
+    if parsed.built_in is None:
+        known = [f"{name}:{split}" for name in BUILT_IN for split in SPLITS]
+        raise UsageError(f"{source!r} is no built-in source; {closest(source, known)}")
     from rlrefine.quiet import hush
 
     hush()
-    from rlrefine.data.build import build_photos
+    from rlrefine.data.build import build_rows
 
-    for kind, decibels in build_photos(split, size, target, rows).items():
-        click.echo(f"{kind:<12} drafts at {decibels:.2f} dB inside the mask")
+    of_photos = parsed.material is None
+    for kind, mean in build_rows(parsed, size, target, rows).items():
+        said = f"drafts at {mean:.2f} dB inside the mask" if of_photos else f"{mean:.0%} of the picture"
+        click.echo(f"{kind:<12} {said}")
 
 
 @data.command("check")

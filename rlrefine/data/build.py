@@ -11,58 +11,79 @@ from diffusers import AutoencoderKL
 
 from policies.registry import EMBEDDED
 from rlrefine.cache import cache_folder
+from rlrefine.data import material_rows, photo_rows
+from rlrefine.data.choices import RowChoices
 from rlrefine.data.folder import METADATA
 from rlrefine.data.loading import Rows
-from rlrefine.data.photo_rows import ROWS, PhotoRows, write_rows
-from rlrefine.data.photos import Split
-from rlrefine.data.sources import parse_source
+from rlrefine.data.material_rows import ROWS as MATERIAL_ROWS
+from rlrefine.data.material_rows import MaterialRows
+from rlrefine.data.photo_rows import ROWS as PHOTO_ROWS
+from rlrefine.data.photo_rows import PhotoRows
+from rlrefine.data.sources import DataSource, parse_source
 from rlrefine.data.wrong_details import RoundTrip
 from rlrefine.errors import UsageError
 from rlrefine.training.publish import publish
 
 AUTOENCODER = EMBEDDED["tiny-kontext"] / "vae"
 VERSION = 1  # of the rows: raised when the same seed gives other pictures
+MATERIAL_VERSION = 1
 
 
-def open_rows(source: str, size: tuple[int, int]) -> Rows:
-    """The rows that a recipe names; built-in photos are made on first use and kept in the cache.
+def open_rows(source: str, size: tuple[int, int], choices: RowChoices | None = None) -> Rows:
+    """The rows that a recipe names; built-in ones are made on first use and kept in the cache.
 
     Raises:
         DataError: they are missing, incomplete or unreadable.
     """
     parsed = parse_source(source)
-    return Rows(parsed.folder if parsed.folder else photo_folder(parsed.photos or "train", size), size)
+    return Rows(parsed.folder if parsed.folder else built_in_folder(parsed, size), size, choices)
 
 
-def photo_folder(split: Split, size: tuple[int, int]) -> Path:
-    """The folder with the rows of one split of the built-in photos, made if it is not there."""
-    address = f"{VERSION}:{split}:{size}:{ROWS[split]}:{_hash_of(AUTOENCODER)}"
-    folder = cache_folder() / "photos" / f"{split}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+def rows_of(source: DataSource) -> int:
+    """How many rows a built-in source has."""
+    return (PHOTO_ROWS if source.material is None else MATERIAL_ROWS)[source.split]
+
+
+def built_in_folder(source: DataSource, size: tuple[int, int]) -> Path:
+    """The folder with the rows of a built-in source, made if it is not there."""
+    version = f"{VERSION}" if source.material is None else f"{source.built_in}:{MATERIAL_VERSION}"
+    made_by = _hash_of(AUTOENCODER) if source.material is None else ""
+    address = f"{version}:{source.split}:{size}:{rows_of(source)}:{made_by}"
+    name = f"{source.split}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    folder = cache_folder() / str(source.built_in) / name
     if not (folder / METADATA).is_file():
-        build_photos(split, size, folder)
+        build_rows(source, size, folder)
     return folder
 
 
-def build_photos(split: Split, size: tuple[int, int], folder: Path, count: int | None = None) -> dict[str, float]:
-    """Write rows of one split of the built-in photos into a new folder.
+def build_rows(source: DataSource, size: tuple[int, int], folder: Path, count: int | None = None) -> dict[str, float]:
+    """Write rows of a built-in source into a new folder.
 
     Returns:
-        Mean PSNR of the drafts inside the mask, in decibels, for each kind of wrong detail and for ``all``.
+        For each kind of row and for ``all`` one mean: of photos with a wrong detail the PSNR of the drafts inside the
+        mask, in decibels; of parts the share of the picture that they cover.
 
     Raises:
         UsageError: the folder exists.
     """
     if folder.exists():
         raise UsageError(f"{folder} exists; choose another name")
-    rows = PhotoRows(split, size, load_round_trip(AUTOENCODER)).rows(count or ROWS[split])
-    decibels: dict[str, float] = {}
+    means: dict[str, float] = {}
 
     def fill(partial: Path) -> None:
-        decibels.update(write_rows(rows, partial))
-        (partial / "drafts.json").write_text(json.dumps(decibels, indent=1) + "\n")
+        means.update(_write(source, size, partial, count or rows_of(source)))
+        (partial / ("drafts.json" if source.material is None else "parts.json")).write_text(
+            json.dumps(means, indent=1) + "\n"
+        )
 
     publish(folder, fill)
-    return decibels
+    return means
+
+
+def _write(source: DataSource, size: tuple[int, int], folder: Path, count: int) -> dict[str, float]:
+    if source.material is not None:
+        return material_rows.write_rows(MaterialRows(source.material, source.split, size), count, folder)
+    return photo_rows.write_rows(PhotoRows(source.split, size, load_round_trip(AUTOENCODER)).rows(count), folder)
 
 
 def load_round_trip(autoencoder: Path) -> RoundTrip:

@@ -22,12 +22,13 @@ KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, MANY_M
 SHOWN = 20
 
 
-def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any]]:
+def read_rows(folder: Path, *, at_most: int | None = None, worded: bool = False) -> list[dict[str, Any]]:
     """The rows of a folder, checked: every file is named, inside the folder, and there.
 
     Args:
         folder: where ``metadata.jsonl`` is.
         at_most: stop after so many rows, for a quick look.
+        worded: whether prompts come from templates, so that rows need none of their own.
 
     Raises:
         DataError: with the first problems, each with its line.
@@ -50,7 +51,7 @@ def read_rows(folder: Path, *, at_most: int | None = None) -> list[dict[str, Any
             if isinstance(row, str):
                 problems.append(f"line {number}: {row}")
                 continue
-            problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row)]
+            problems += [f"line {number}: {problem}" for problem in _row_problems(folder, row, worded)]
             problems += [f"line {number}: {problem}" for problem in _differences(row, rows[0] if rows else row)]
             name = row_name(row, len(rows))
             if (other := line_of.setdefault(name, number)) != number:
@@ -89,8 +90,8 @@ def _parse(line: bytes) -> dict[str, Any] | str:
     return row if isinstance(row, dict) else f"expected a mapping of columns, found {type(row).__name__}"
 
 
-def _row_problems(folder: Path, row: dict[str, Any]) -> Iterator[str]:
-    for column in ("prompt", "draft_file_name"):
+def _row_problems(folder: Path, row: dict[str, Any], worded: bool) -> Iterator[str]:
+    for column in ("draft_file_name",) if worded else ("prompt", "draft_file_name"):
         if not isinstance(row.get(column), str):
             yield f"{column}: expected text, found {row.get(column)!r}"
     references, roles = row.get(MANY_FILES, []), row.get("reference_roles")

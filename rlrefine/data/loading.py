@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlrefine.cache import cache_folder
+from rlrefine.data.choices import RowChoices, roles_of
 from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows, row_name
 from rlrefine.data.images import ALIGNED, check_aligned, check_reference_mask, fit, read_image, to_tensor
 from rlrefine.data.records import Batch, Example, Reference
@@ -25,11 +26,18 @@ class Rows:
     Args:
         folder: with ``metadata.jsonl``.
         size: height and width that every image is brought to; none leaves each as large as it is.
+        choices: how prompts are worded, and which references are kept; by default as the rows have them.
+
+    Raises:
+        DataError: a row lacks what a choice is made from.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int] | None) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int] | None, choices: RowChoices | None = None) -> None:
         self.folder, self.size = folder, size
-        self.columns = read_rows(folder)
+        choices = choices or RowChoices()
+        listed = read_rows(folder, worded=bool(choices.templates))
+        self.kept = [choices.kept(row, index) for index, row in enumerate(listed)]
+        self.columns = [choices.applied(row, index) for index, row in enumerate(listed)]
         self.table = _load_table(folder)
         if len(self.table) != len(self.columns):
             raise DataError(
@@ -51,14 +59,14 @@ class Rows:
         """One row with its images."""
         row: dict[str, Any] = self.table[index]
         images = _RowImages(folder=self.folder, size=self.size, name=row_name(row, index))
-        references = row.get("reference") or []
-        roles = row.get("reference_roles") or ["reference"] * len(references)
-        masks = row.get("reference_mask") or [None] * len(references)
+        stored, stored_masks = row.get("reference") or [], row.get("reference_mask")
+        references = [stored[place] for place in self.kept[index]]
+        masks = [stored_masks[place] if stored_masks else None for place in self.kept[index]]
         return Example(
             id=images.name,
-            prompt=row["prompt"],
+            prompt=self.columns[index]["prompt"],
             draft=to_tensor(images.load("draft", row["draft"])),
-            references=tuple(map(images.reference, references, roles, masks)),
+            references=tuple(map(images.reference, references, roles_of(self.columns[index]), masks)),
             target=_optional(row.get("target"), lambda stored: to_tensor(images.load("target", stored))),
             mask=_optional(row.get("mask"), lambda stored: images.mask("mask", stored)),
             pair=images.pair(row.get("chosen"), row.get("rejected")),

@@ -160,7 +160,7 @@ def write_rows(rows: Iterator[PhotoRow], folder: Path) -> dict[str, float]:
     with open(folder / "metadata.jsonl", "w", encoding="utf-8") as metadata:
         for row in rows:
             names = {part: f"{row.id}-{part}.png" for part in ("draft", "reference", "target", "mask")}
-            pictures = {part: _to_bytes(getattr(row, part)) for part in names}
+            pictures = {part: to_bytes(getattr(row, part)) for part in names}
             for part, name in names.items():
                 Image.fromarray(pictures[part]).save(folder / name)
             entry = {
@@ -180,5 +180,6 @@ def write_rows(rows: Iterator[PhotoRow], folder: Path) -> dict[str, float]:
     return means | {"all": float(np.mean([value for values in decibels.values() for value in values]))}
 
 
-def _to_bytes(array: np.ndarray) -> np.ndarray:
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """Numbers in [0, 1] as 8 bits."""
     return np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlrefine.data.folder import METADATA
+from rlrefine.data.materials import PARTS, TEMPLATES
 from rlrefine.data.photos import photo_prompt, photos
 from rlrefine.data.sources import parse_source
 
@@ -13,14 +14,16 @@ from rlrefine.data.sources import parse_source
 def usual_prompt(source: str) -> str | None:
     """The most frequent prompt of a data source, of equals the first; none if the data is not there.
 
-    The built-in photos take turns, so each counts once.
+    Built-in photos, and parts of them, take turns, so each counts once.
 
     >>> usual_prompt("photos:train")
     'restore the texture from the reference'
     """
     parsed = parse_source(source)
-    if parsed.photos is not None:
-        prompts: Iterator[str] = (photo_prompt(photo.subject) for photo in photos(parsed.photos))
+    if parsed.material is not None:
+        prompts: Iterator[str] = (TEMPLATES[0].format(input=part, style=parsed.material) for part in PARTS)
+    elif parsed.built_in is not None:
+        prompts = (photo_prompt(photo.subject) for photo in photos(parsed.split))
     elif parsed.folder is not None and (parsed.folder / METADATA).is_file():
         prompts = _prompts(parsed.folder / METADATA)
     else:

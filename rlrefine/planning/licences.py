@@ -8,7 +8,7 @@ from pathlib import Path
 
 from policies.registry import EMBEDDED
 from rewards.licences import OURS, REWARDS, UNKNOWN, Terms, licence_of
-from rlrefine.data.sources import BUILT_IN
+from rlrefine.data.sources import parse_source
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import Recipe
 
@@ -37,7 +37,7 @@ def ledger(recipe: Recipe) -> list[Entry]:
         loaded = "; ".join(f"{name}: {licence_of(name)}" for name in getattr(reward.settings, "weights", ()))
         entries.append(Entry(part=f"reward {label} ({reward.name})", weights=loaded or terms.weights, code=terms.code))
     for source in dict.fromkeys(s for s in (recipe.data.train, recipe.data.validation, recipe.data.heldout) if s):
-        terms = "those of scikit-image's sample pictures" if source.startswith(BUILT_IN) else UNKNOWN
+        terms = "those of scikit-image's sample pictures" if parse_source(source).built_in else UNKNOWN
         entries.append(Entry(part=f"data {source}", weights=terms, code=""))
     return entries
 

@@ -113,7 +113,7 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
             live=live,
             shape=shape,
             rewards=scoring.rewards,
-            rows_in_data=rows_in_data(recipe.data.train) if recipe.data.keep_encoded else 0,
+            rows_in_data=rows_in_data(recipe.data) if recipe.data.keep_encoded else 0,
             plan=short,
             stochastic=len(plan.stochastic) if plan else 0,
             on_gpu=on_gpu,

@@ -2,18 +2,18 @@
 
 import torch
 
+from rlrefine.data.build import rows_of
 from rlrefine.data.folder import read_rows
-from rlrefine.data.photo_rows import ROWS
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.data.sources import parse_source
-from rlrefine.recipe.schema import Recipe
+from rlrefine.recipe.schema import Data, Recipe
 from rlrefine.training.registry import OBJECTIVES
 
 
-def rows_in_data(source: str) -> int:
-    """How many rows a source has; the folder was looked at when the recipe was checked."""
-    parsed = parse_source(source)
-    return len(read_rows(parsed.folder)) if parsed.folder else ROWS[parsed.photos or "train"]
+def rows_in_data(data: Data) -> int:
+    """How many training rows there are; the folder was looked at when the recipe was checked."""
+    source = parse_source(data.train)
+    return len(read_rows(source.folder, worded=data.prompts is not None)) if source.folder else rows_of(source)
 
 
 def rows_without_content(recipe: Recipe, label: str, count: int) -> Batch:

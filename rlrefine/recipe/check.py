@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from rewards.registry import REWARDS
 from rlrefine.data.folder import read_rows
-from rlrefine.data.sources import parse_source
+from rlrefine.data.sources import BUILT_IN, DataSource, parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
 from rlrefine.recipe.check_policy import guidance, levels
@@ -194,13 +194,12 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
         if text is None:
             continue
         try:
-            source = parse_source(text)
-            first = read_rows(source.folder, at_most=LOOKED_AT) if source.folder else None
+            first = _first_rows(recipe, parse_source(text))
         except DataError as error:
             yield (
                 path,
                 repr(text),
-                "a folder with metadata.jsonl, or photos:train, photos:validation, photos:heldout",
+                f"a folder with metadata.jsonl, or {', '.join(BUILT_IN)} with :train, :validation or :heldout",
                 str(error).removeprefix("data: "),
             )
             continue
@@ -208,6 +207,18 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
             yield from _columns(recipe, path, first)
         if key != "train" and text == recipe.data.train:
             yield path, repr(text), "rows that are not trained on", "give it a folder of its own"
+
+
+def _first_rows(recipe: Recipe, source: DataSource) -> list[dict[str, object]] | None:
+    """Rows of a source as a run will use them: of those that ask for a material, which may not have been made yet, one
+    like all; none of the built-in photos, which have everything that recipes for a refiner ask for.
+    """
+    if source.folder is None and source.material is None:
+        return None
+    choices = recipe.data.choices
+    worded = bool(choices.templates)
+    found = read_rows(source.folder, at_most=LOOKED_AT, worded=worded) if source.folder else [source.example]
+    return [choices.applied(row, index) for index, row in enumerate(found)]
 
 
 def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iterator[Finding]:

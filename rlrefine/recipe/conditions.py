@@ -1,5 +1,7 @@
 """Which columns of the data give rewards and objectives the conditions that they ask for. No torch here."""
 
+from rlrefine.data.choices import roles_of
+
 PROVIDES = {
     "prompts": "prompt",
     "drafts": "draft_file_name",
@@ -27,10 +29,3 @@ def has_condition(row: dict[str, object], condition: str) -> bool:
     if name == "references":
         return role in roles_of(row) if role else bool(roles_of(row))
     return row.get(PROVIDES.get(condition, condition)) not in (None, "", [])
-
-
-def roles_of(row: dict[str, object]) -> list[str]:
-    """What each reference of a row is for."""
-    files, given = row.get("reference_file_names") or [], row.get("reference_roles")
-    assert isinstance(files, list)
-    return list(given) if isinstance(given, list) else ["reference"] * len(files)

@@ -7,6 +7,8 @@ the file they stand beside the keys that all parts of its kind share.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlrefine.data.choices import RowChoices, fields_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyPart:
@@ -113,11 +115,32 @@ class StagePart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """How rows that say what they are about are worded as prompts."""
+
+    templates: tuple[str, ...]
+    """Sentences with named fields, such as ``turn the {input} into {style}``; each row takes one, drawn."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Fields that are the same in every row; all others are columns of the rows."""
+
+    def __post_init__(self) -> None:
+        if not self.templates:
+            raise ValueError("templates: expected at least one sentence, found none")
+        for template in self.templates:
+            try:
+                fields_of(template)
+            except ValueError as error:
+                raise ValueError(
+                    f"templates: expected sentences with named fields in braces, found {template!r}"
+                ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Rows to train on, to choose settings by, and to report on."""
 
     train: str
-    """A folder with metadata.jsonl, or ``photos:train``."""
+    """A folder with metadata.jsonl, or built-in rows such as ``photos:train`` and ``fur:train``."""
     validation: str | None = None
     """Rows that are looked at while training."""
     heldout: str | None = None
@@ -126,12 +149,28 @@ class Data:
     """Height and width of the images, in pixels."""
     keep_encoded: int = 0
     """Rows whose encoded prompt and images stay in memory; 0 encodes them anew at every step."""
+    prompts: Prompts | None = None
+    """How prompts are worded; by default rows bring their own."""
+    draw_one: tuple[str, ...] = ()
+    """Roles of which every row keeps one reference, drawn from those it has: such as one style image of five."""
+    seed: int = 0
+    """Of these draws; apart from that of the run, so that all runs see the same rows."""
     encoded_cache: str | None = None
     """Folder in which encoded training rows are kept for all steps and runs; ``rlrefine data precompute`` fills it."""
 
     def __post_init__(self) -> None:
         if self.keep_encoded < 0:
             raise ValueError(f"keep_encoded: expected 0 or more rows, found {self.keep_encoded}")
+        if "draft" in self.draw_one:
+            raise ValueError("draw_one: expected roles of references, found draft")
+
+    @property
+    def choices(self) -> RowChoices:
+        """What is chosen for each row."""
+        if self.prompts is None:
+            return RowChoices(draw_one=self.draw_one, seed=self.seed)
+        worded = self.prompts
+        return RowChoices(templates=worded.templates, fields=worded.fields, draw_one=self.draw_one, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from policies.base import Policy
 from policies.registry import EMBEDDED, POLICIES
 from policies.settings import LoraSettings, Precision
-from rlrefine.draws import seed_of
+from rlrefine.addresses import seed_of
 from rlrefine.errors import CheckpointError
 from rlrefine.recipe.schema import PolicyPart
 from rlrefine.training.publish import damage, publish

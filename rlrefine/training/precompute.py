@@ -37,7 +37,7 @@ def precompute(recipe: Recipe, report: Reporter) -> Precomputed:
     if cache is None:
         raise UsageError("data.encoded_cache: expected a folder, found null; add data.encoded_cache=FOLDER")
     cache.clear_leftovers()
-    rows = open_rows(recipe.data.train, (recipe.data.size[0], recipe.data.size[1]))
+    rows = open_rows(recipe.data.train, (recipe.data.size[0], recipe.data.size[1]), recipe.data.choices)
     resident = replace(recipe.policy.settings, offload_encoders=False)  # the encoders work all along
     encoding = replace(recipe.policy, settings=resident)
     policy = load_policy(encoding, Engine(EngineSettings()).device, recipe.engine.precision, network=False)

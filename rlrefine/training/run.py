@@ -98,16 +98,16 @@ def _check_stage(recipe: Recipe, only_stage: str | None) -> None:
 
 def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter, only_stage: str | None = None) -> None:
     """Run the stages that are not finished, then evaluate and report."""
-    size = (recipe.data.size[0], recipe.data.size[1])
+    size, choices = (recipe.data.size[0], recipe.data.size[1]), recipe.data.choices
     with folder.locked() if engine.is_main else nullcontext():
         with engine.main_first():  # which makes rows that are not there yet
             if engine.is_main:
                 folder.clear_leftovers()
                 if (cache := open_cache(recipe)) is not None:
                     cache.clear_leftovers()
-            rows = open_rows(recipe.data.train, size)
-            validation = open_rows(recipe.data.validation, size) if recipe.data.validation else None
-            heldout = open_rows(recipe.data.heldout, size) if recipe.data.heldout else None
+            rows = open_rows(recipe.data.train, size, choices)
+            validation = open_rows(recipe.data.validation, size, choices) if recipe.data.validation else None
+            heldout = open_rows(recipe.data.heldout, size, choices) if recipe.data.heldout else None
         encodings: Encodings = {}
         for label in recipe.stages if only_stage is None else [only_stage]:
             stage = StageRun(

@@ -13,8 +13,8 @@ import torch
 
 from policies.base import Policy
 from policies.memory import host_copies
+from rlrefine.addresses import seed_of
 from rlrefine.data.loading import Rows
-from rlrefine.draws import seed_of
 from rlrefine.errors import CheckpointError
 from rlrefine.evaluation.arms import Evaluator, means
 from rlrefine.evaluation.pictures import sample_grid

@@ -3,6 +3,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from rlrefine import draws
+from rlrefine.addresses import seed_of
 from rlrefine.errors import CheckpointError, NumericsError, UsageError
 from rlrefine.recipe.schema import Engine as EngineSettings
 from rlrefine.recipe.schema import Optimizer
@@ -147,9 +148,9 @@ def test_draws_are_independent_of_each_other_and_standard_normal():
 
 
 def test_addresses_are_not_confused_by_their_parts():
-    assert draws.seed_of(1, "2") != draws.seed_of("1", 2)
-    assert draws.seed_of("ab", "c") != draws.seed_of("a", "bc")
-    assert draws.seed_of(1, 23) != draws.seed_of(12, 3)
+    assert seed_of(1, "2") != seed_of("1", 2)
+    assert seed_of("ab", "c") != seed_of("a", "bc")
+    assert seed_of(1, 23) != seed_of(12, 3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 17])
