@@ -291,6 +291,8 @@ class OnlineDpoSettings:
     """Optimiser steps for which one rollout is used."""
     aggregation: Aggregation = "normalize_then_sum"
     """Compare siblings by each reward and then sum, or the other way round; the result ranks them."""
+    score_scale: Literal["group", "batch", "none"] = "group"
+    """Divide what each reward says by its spread among siblings, by that in the whole step (SPIE), or by nothing."""
     compare: Literal["ranking", "best_worst"] = "ranking"
     """Compare each sample with all that rank below it, or only the best of a row with the worst."""
     beta: float = 0.1

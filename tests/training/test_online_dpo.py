@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from policies.rollout import replay
+from rewards import RewardOutput
 from rlrefine.errors import NumericsError
 from rlrefine.training.objectives.online_dpo import OnlineDpo
 from rlrefine.training.settings import OnlineDpoSettings
@@ -178,3 +179,52 @@ def test_rewards_that_disagree_evenly_are_a_tie():
     credit, metrics = online_dpo(group_size=2).credit(rewarded(a=[1.0, 0.0], b=[0.0, 50.0]))
     assert metrics["undecided_groups"] == 1
     assert credit.abs().max() < 1e-6
+
+
+def z_score_order(weights, *scores):
+    """SPIE's way, in numpy: z-scores over all samples of the batch, with Bessel's correction, added and in order."""
+    scores = [score.double().numpy() for score in scores]
+    total = sum(
+        w * (score - score.mean()) / (score.std(ddof=1) + 1e-8) for w, score in zip(weights, scores, strict=True)
+    )
+    return total.reshape(-1, 3).argsort(axis=1)
+
+
+def test_score_scale_batch_ranks_as_spies_z_scores():
+    """Two groups, of which the first differs much by structure and the second by style."""
+    structure, style = torch.tensor([0.0, 8, 4, 2, 1, 0]), torch.tensor([1.0, 0, 3, 0, 1, 9])
+    for weights in ((1.0, 1.0), (1.0, 0.3), (0.2, 1.0)):
+        named = {"structure": structure, "style": style}
+        output = RewardOutput(
+            total=structure + style,
+            breakdown=named,
+            scaled=named,
+            weights=dict(zip(named, weights, strict=True)),
+            applicable={label: torch.ones(6, dtype=torch.bool) for label in named},
+        )
+        credit, _ = online_dpo(score_scale="batch").credit(output)
+        assert (credit.numpy().argsort(axis=1) == z_score_order(weights, structure, style)).all(), weights
+    by_group, _ = online_dpo(score_scale="group").credit(output)
+    by_batch, _ = online_dpo(score_scale="batch").credit(output)
+    assert not torch.allclose(by_group, by_batch)
+
+
+def test_score_scales_can_rank_differently():
+    """One group: 2 1 0 against 0 0.1 9. Alone both have a say; in a batch where the first varies by 100, only the
+    second.
+    """
+    first = torch.tensor([2.0, 1, 0, -100, 100, 0])
+    second = torch.tensor([0.0, 0.1, 9, 0, 1, 2])
+    orders = {}
+    for scale in ("group", "batch"):
+        named = {"first": 1.2 * first, "second": second}
+        output = RewardOutput(
+            total=first + second,
+            breakdown=named,
+            scaled=named,
+            weights={"first": 1.0, "second": 1.0},
+            applicable={label: torch.ones(6, dtype=torch.bool) for label in named},
+        )
+        orders[scale] = online_dpo(score_scale=scale).credit(output)[0][0].argsort().tolist()
+    assert orders["batch"] == [0, 1, 2]  # by the second
+    assert orders["group"] != orders["batch"]

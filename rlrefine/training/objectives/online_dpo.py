@@ -3,9 +3,10 @@ from the policy that the stage began with, than those below it.
 
 Shapes: P rows · G samples of a row · B samples of a chunk, samples of one row beside each other · K stochastic steps.
 
-Differs from the papers: SPIE ranks by a sum of z-scores over the whole batch; here rewards are compared inside each
-group, as ``aggregation`` says. Equal samples are not compared. SPIE trains on every step of its rollout, and here on
-those that draw noise. The reference is the policy that the stage began with, earlier stages included.
+Differs from the papers: SPIE ranks by a sum of z-scores over the whole batch, which ``score_scale: batch`` does; by
+default rewards are compared inside each group, as ``aggregation`` says. Equal samples are not compared. SPIE trains on
+every step of its rollout, and here on those that draw noise. The reference is the policy that the stage began with,
+earlier stages included.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ class OnlineDpo:
 
     def credit(self, rewards: RewardOutput) -> tuple[Tensor, Mapping[str, float]]:
         """Scores that rank the samples of a row; only their order counts."""
-        part_RPG = parts_of(rewards, self.settings.aggregation, self.group_size)
+        part_RPG = parts_of(rewards, self.settings.aggregation, self.group_size, self.settings.score_scale)
         score_PG = ordered_sum(part_RPG, 0).float()
         kept_PG = None if rewards.kept is None else rewards.kept.reshape(score_PG.shape)
         preferred_PGG = preferences(score_PG, self.settings.compare, kept_PG=kept_PG)
