@@ -87,13 +87,11 @@ class Evaluator:
             numbers = range(first, min(first + self.settings.batch, start + each))
             rows = [min(number, self.count - 1) for number in numbers]
             batch = self.rows.batch(rows)
-            if batch.targets is None:
-                raise DataError(f"data: evaluation needs a target in every row of {self.rows.folder}")
             images = edit(batch, rows).float().to(self.engine.device)  # where a reward's own network is fast, too
             inputs = reward_inputs(batch, images)
             scores = self.rewards.score(inputs) if self.rewards else None
             failed += self._failed(scores, batch)
-            for name, values in row_metrics(images, inputs.condition("targets"), inputs.masks, scores).items():
+            for name, values in row_metrics(images, inputs, scores).items():
                 table.setdefault(name, []).extend(values.cpu().tolist())
             kept += list(images[: max(0, self.pictures - first)].cpu())
         self.report.phase("evaluation", each, each)

@@ -1,4 +1,4 @@
-"""Measures of one result against its target, row by row.
+"""Measures of one result against its target or, without one, its draft, row by row.
 
 Shapes: P rows · C H W image.
 """
@@ -6,7 +6,7 @@ Shapes: P rows · C H W image.
 import torch
 from torch import Tensor
 
-from rewards import RewardOutput, ssim
+from rewards import RewardInputs, RewardOutput, ssim
 
 CAP = 60.0  # decibels; equal pictures would have infinitely many
 
@@ -32,16 +32,27 @@ def psnr(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     return (-10 * mean.clamp(min=1e-12).log10()).clamp(max=CAP)
 
 
-def row_metrics(image: Tensor, target: Tensor, mask: Tensor | None, rewards: RewardOutput | None) -> dict[str, Tensor]:
+def row_metrics(image: Tensor, given: RewardInputs, rewards: RewardOutput | None) -> dict[str, Tensor]:
     """Every measure of the table, ``[P]`` each: fidelity to the target, and each reward as measured.
 
+    Without targets it is fidelity to the draft instead: how far the detail was changed, and what is around it.
+
     Args:
-        mask: ``[P, 1, H, W]``, 1 where the detail is.
-        rewards: of the same images, one sample a row.
+        given: the same images, one sample a row, with what is known of the rows.
+        rewards: of the same images.
+
+    Raises:
+        RewardError: rows have neither a target nor a draft.
     """
+    if given.targets is not None:
+        prefix, target = "", given.targets
+    else:
+        prefix, target = "draft_", given.condition("drafts")
     found = {"psnr": psnr(image, target), "ssim": ssim(image, target)}
-    if mask is not None:
-        found |= {"psnr_in_mask": psnr(image, target, mask), "psnr_outside_mask": psnr(image, target, 1 - mask)}
+    if given.masks is not None:
+        found["psnr_in_mask"] = psnr(image, target, given.masks)
+        found["psnr_outside_mask"] = psnr(image, target, 1 - given.masks)
+    found = {f"{prefix}{name}": value for name, value in found.items()}
     if rewards is not None:
         found["reward_total"] = rewards.total
         found |= {f"reward_{label}": value for label, value in rewards.breakdown.items()}

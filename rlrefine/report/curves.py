@@ -54,6 +54,7 @@ def curve(records: Records, names: Sequence[str], title: str) -> str | None:
 FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss",)),
     ("validation: PSNR inside the mask, dB", ("validation/psnr_in_mask",)),
+    ("validation: PSNR to the draft outside the mask, dB", ("validation/draft_psnr_outside_mask",)),
     ("validation: reward", ("validation/reward_total",)),
     ("reward of the rollouts", ("reward/total",)),
     ("spread of each reward inside a group", ("reward_spread/",)),

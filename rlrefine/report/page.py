@@ -58,11 +58,18 @@ def _environment() -> jinja2.Environment:
     )
 
 
+VERDICTS = (
+    ("psnr_in_mask", "dB inside the mask"),
+    ("draft_psnr_outside_mask", "dB of what should be left alone"),
+    ("reward_total", "of reward"),
+)
+
+
 def verdict(summary: Mapping[str, Any]) -> list[str]:
     """What the table says, in words; a difference whose interval holds zero is called open."""
     lines = []
     for later, earlier in shown_pairs(list(summary["arms"])):
-        for name, noun in (("psnr_in_mask", "dB inside the mask"), ("reward_total", "of reward")):
+        for name, noun in VERDICTS:
             entry = summary["paired"][f"{later}-{earlier}"].get(name)
             if entry is None:
                 continue

@@ -8,6 +8,8 @@ from rlrefine.evaluation.summary import interval_of, summarize
 COLUMNS = {
     "psnr_in_mask": "PSNR inside mask, dB",
     "psnr_outside_mask": "outside, dB",
+    "draft_psnr_in_mask": "PSNR to the draft inside mask, dB",
+    "draft_psnr_outside_mask": "outside, dB",
     "reward_total": "reward",
 }
 

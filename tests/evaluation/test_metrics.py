@@ -41,7 +41,19 @@ def test_an_empty_mask_has_nothing_wrong_inside():
 def test_rewards_stand_beside_fidelity_as_measured():
     image, target, mask = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
     rewards = WeightedRewards({"pixel": Component(reward=MaskedPixel(), weight=0.5)})
-    found = row_metrics(image, target, mask, rewards(RewardInputs(images=image, targets=target, masks=mask)))
+    given = RewardInputs(images=image, targets=target, masks=mask)
+    found = row_metrics(image, given, rewards(given))
     assert set(found) == {"psnr", "ssim", "psnr_in_mask", "psnr_outside_mask", "reward_total", "reward_pixel"}
     torch.testing.assert_close(found["reward_total"], 0.5 * found["reward_pixel"])
     torch.testing.assert_close(found["psnr_in_mask"], found["psnr"])
+
+
+def test_without_a_target_it_is_how_much_the_draft_was_changed():
+    """Inside the mask by 0.1 (20 dB), outside by 0.01 (40 dB)."""
+    draft, mask = torch.full((1, 3, 16, 16), 0.5), torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    image = draft + 0.1 * mask + 0.01 * (1 - mask)
+    found = row_metrics(image, RewardInputs(images=image, drafts=draft, masks=mask), None)
+    assert set(found) == {"draft_psnr", "draft_ssim", "draft_psnr_in_mask", "draft_psnr_outside_mask"}
+    assert found["draft_psnr_in_mask"].item() == pytest.approx(20, abs=1e-3)
+    assert found["draft_psnr_outside_mask"].item() == pytest.approx(40, abs=1e-2)
