@@ -208,7 +208,7 @@ def test_images_that_do_not_fit_are_refused(make_pix2pix, drafts):
         policy.encode(PROMPTS[:1], [[images[0]]])
     with pytest.raises(PolicyError, match="multiples of 4"):
         policy.encode_target(torch.rand(1, 3, 64, 62))
-    with pytest.raises(PolicyError, match="tokens, and this model's text encoder reads 77"):
+    with pytest.raises(PolicyError, match="tokens, and this model's text encoder reads 24"):
         policy.encode(["restore the text on the can " * 30], [[images[0], images[1]]])
 
 

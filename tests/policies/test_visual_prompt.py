@@ -68,7 +68,7 @@ def test_its_weights_begin_as_those_of_the_first_attention_to_text(policy):
     assert torch.equal(prompt.to_k.weight, first.to_k.weight)
     assert torch.equal(prompt.to_v.weight, first.to_v.weight)
     # 16 channels of two images: each is the mean of 64 / 16 = 4 columns of v
-    assert prompt.to_q.weight.shape == (64, 16)
+    assert prompt.to_q.weight.shape == (32, 16)
     torch.testing.assert_close(prompt.to_q.weight[:, 3], first.to_v.weight[:, 12:16].mean(dim=1))
     assert prompt.heads == first.heads
 
