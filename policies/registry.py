@@ -10,7 +10,10 @@ from policies import settings
 from policies.checkpoints import check_checkpoint
 from policies.settings import Precision
 
-EMBEDDED: dict[str, Path] = {"tiny-kontext": Path(__file__).parent / "tiny" / "kontext"}
+EMBEDDED: dict[str, Path] = {
+    "tiny-kontext": Path(__file__).parent / "tiny" / "kontext",
+    "tiny-pix2pix": Path(__file__).parent / "tiny" / "pix2pix",
+}
 """Small models that travel with the package, by the name that stands for them as ``checkpoint``."""
 
 
