@@ -221,18 +221,20 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
 @cli.command("report")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @AS_JSON
-def show_report(runs: Sequence[Path], as_json: bool) -> None:
+@click.option("--markdown", "as_markdown", is_flag=True, help="Tables for a page of documentation.")
+def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool) -> None:
     """Show the held-out table of a run; of several seeds of one recipe, pooled over rows and seeds.
 
     \b
     rlrefine report runs/seed0 runs/seed1 runs/seed2
     """
     from rlrefine.evaluation.summary import pool, read_run, summarize
-    from rlrefine.report.table import render
+    from rlrefine.report.table import markdown, render
 
     tables = [read_run(run) for run in runs]
     summary = summarize(tables[0]) if len(tables) == 1 else pool(tables)
-    click.echo(json.dumps(summary, indent=1) if as_json else render(summary))
+    text = json.dumps(summary, indent=1) if as_json else markdown(summary) if as_markdown else render(summary)
+    click.echo(text.rstrip("\n"))
 
 
 @cli.command("export")

@@ -15,7 +15,7 @@ from rlrefine.evaluation.held_out import PICTURES
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.recipe.schema import Recipe
 from rlrefine.report.curves import failures, stage_curves
-from rlrefine.report.table import COLUMNS, shown_pairs
+from rlrefine.report.table import blocks, body, shown_pairs
 from rlrefine.training.folder import RunFolder
 
 ZOOM = 2  # small pictures are shown larger, pixel by pixel
@@ -31,7 +31,8 @@ def write_report(recipe: Recipe, folder: RunFolder, rows: Rows) -> None:
         .render(
             title=folder.root.name,
             verdict=verdict(summary),
-            table=_table(summary),
+            rows=next(iter(next(iter(summary["arms"].values())).values()))["n"],
+            tables=_tables(summary),
             pictures=_pictures(folder, rows, list(summary["arms"])),
             stages=[
                 {
@@ -82,21 +83,14 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _table(summary: Mapping[str, Any]) -> dict[str, Any]:
-    arms = summary["arms"]
-    names = [name for name in COLUMNS if any(name in measures for measures in arms.values())]
-
-    def cells(entries: Mapping[str, Any], signed: bool) -> list[str]:
-        texts = [str(interval_of(entries[name])) if name in entries else "" for name in names]
-        return texts if signed else [text.replace("+", "") for text in texts]
-
-    pairs = shown_pairs(list(arms))
-    return {
-        "rows": next(iter(next(iter(arms.values())).values()))["n"],
-        "columns": [COLUMNS[name] for name in names],
-        "arms": [(arm, cells(measures, signed=False)) for arm, measures in arms.items()],
-        "pairs": [(f"{a} − {b}", cells(summary["paired"][f"{a}-{b}"], signed=True)) for a, b in pairs],
-    }
+def _tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every block of the held-out table: titles, rows of arms, rows of comparisons."""
+    tables = []
+    for columns in blocks(summary):
+        head, *rows = body(summary, columns)
+        arms = len(summary["arms"])
+        tables.append({"columns": head[1:], "arms": rows[:arms], "pairs": rows[arms + 1 :]})
+    return tables
 
 
 def _pictures(folder: RunFolder, rows: Rows, arms: Sequence[str]) -> dict[str, Any]:

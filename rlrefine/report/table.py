@@ -12,6 +12,8 @@ COLUMNS = {
     "draft_psnr_outside_mask": "outside, dB",
     "reward_total": "reward",
 }
+PART = "reward_"
+"""Begins the name of what one reward measured, before its label."""
 
 
 def held_out_table(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -21,19 +23,47 @@ def held_out_table(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 def render(summary: Mapping[str, Any]) -> str:
     """Lay a summary out in columns of equal width."""
-    arms, paired = summary["arms"], summary["paired"]
-    names = [name for name in COLUMNS if any(name in measures for measures in arms.values())]
-    rows = [["", *(COLUMNS[name] for name in names)]]
-    for arm, measures in arms.items():
-        rows.append([arm, *(_cell(measures.get(name), signed=False) for name in names)])
-    rows.append(["difference", *("" for _ in names)])
-    for pair in shown_pairs(list(arms)):
-        rows.append([f"{pair[0]} − {pair[1]}", *(_cell(paired[f"{pair[0]}-{pair[1]}"].get(name)) for name in names)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    count = next(iter(next(iter(arms.values())).values()))["n"]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    count = next(iter(next(iter(summary["arms"].values())).values()))["n"]
     seeds = f", seeds: {summary['seeds']}" if "seeds" in summary else ""
-    return "\n".join([f"held-out rows: {count}{seeds}, mean [95 % interval]", *lines])
+    tables = [_in_columns(body(summary, columns)) for columns in blocks(summary)]
+    return "\n".join([f"held-out rows: {count}{seeds}, mean [95 % interval]", "\n\n".join(tables)])
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The same tables for a page of documentation."""
+    tables = []
+    for columns in blocks(summary):
+        head, *rows = body(summary, columns)
+        lines = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] if any(row[1:]) else row for row in rows)]
+        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return "\n".join(tables)
+
+
+def blocks(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Measures and their titles: those of the main table, then each reward by itself where there are several."""
+    measured = {name for measures in summary["arms"].values() for name in measures}
+    main = {name: title for name, title in COLUMNS.items() if name in measured}
+    parts = [name for name in next(iter(summary["arms"].values())) if name.startswith(PART) and name != "reward_total"]
+    return [main, {name: name.removeprefix(PART) for name in parts}] if len(parts) > 1 else [main]
+
+
+def body(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[str]]:
+    """Titles, a row for each arm, and a row for each comparison that a reader asks for first."""
+    arms, paired = summary["arms"], summary["paired"]
+    rows = [["", *columns.values()]]
+    for arm, measures in arms.items():
+        rows.append([arm, *(_cell(measures.get(name), signed=False) for name in columns)])
+    rows.append(["difference", *("" for _ in columns)])
+    for pair in shown_pairs(list(arms)):
+        rows.append([f"{pair[0]} − {pair[1]}", *(_cell(paired[f"{pair[0]}-{pair[1]}"].get(name)) for name in columns)])
+    return rows
+
+
+def _in_columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def shown_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
