@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu seeds studies-methods setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
+.PHONY: demo test test-gpu seeds studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -69,6 +69,15 @@ seeds: setup
 studies-methods: setup
 	$(BIN)/python -m studies.pairs runs/studies/pairs
 	$(BIN)/python -m rlrefine.ablation studies/methods.yaml
+
+# SPIE in miniature with three seeds, pooled, and the curve of its visual prompt's guidance. Resumable.
+studies-spie: setup
+	@for seed in 0 1 2; do \
+		if [ -d runs/spie-$$seed ]; then $(BIN)/rlrefine resume runs/spie-$$seed; \
+		else $(BIN)/rlrefine train spie_tiny run.name=spie-$$seed run.seed=$$seed; fi || exit 1; \
+	done
+	$(BIN)/rlrefine report runs/spie-0 runs/spie-1 runs/spie-2
+	$(BIN)/python -m studies.guidance runs/studies/spie-guidance runs/spie-0 runs/spie-1 runs/spie-2
 
 # How the embedded model was made. About an hour on two cores; a finished autoencoder is kept and used again.
 tiny-kontext: setup

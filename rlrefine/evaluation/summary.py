@@ -48,8 +48,8 @@ def pool(runs: Sequence[Mapping[str, Table]]) -> dict[str, Any]:
         raise DataError("runs can be pooled only if they have the same arms over the same rows")
 
     def values(arm: str, name: str, minus: str | None = None) -> np.ndarray:
-        columns = [np.array(run[arm][name]) - (np.array(run[minus][name]) if minus else 0) for run in runs]
-        return np.stack(columns, axis=1)
+        found_NS = values_of([run[arm] for run in runs], name)
+        return found_NS - values_of([run[minus] for run in runs], name) if minus else found_NS
 
     def interval(arm: str, name: str, minus: str | None = None) -> dict[str, float | int]:
         return crossed_interval(values(arm, name, minus)).to_dict()
@@ -64,6 +64,11 @@ def pool(runs: Sequence[Mapping[str, Table]]) -> dict[str, Any]:
         for later, earlier in _pairs(names)
     }
     return {"seeds": len(runs), "arms": arms, "paired": paired}
+
+
+def values_of(tables: Sequence[Table], name: str) -> np.ndarray:
+    """One measure of several seeds, ``[N, S]``."""
+    return np.stack([np.array(table[name]) for table in tables], axis=1)
 
 
 def _any(values: Sequence[float] | np.ndarray) -> bool:

@@ -1,0 +1,140 @@
+"""What the visual prompt's guidance does to a trained stage: ``python -m studies.guidance OUT RUN [RUN …]``.
+
+The runs are seeds of one recipe. Each one's last stage edits the same held-out rows from the same noise at every scale
+from 1 to 6; rows and seeds are resampled together. ``OUT.json`` holds the means with their intervals, ``OUT.svg`` the
+curves.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from rlrefine.data.build import open_rows
+from rlrefine.evaluation.arms import Evaluator, Table
+from rlrefine.evaluation.statistics import crossed_interval
+from rlrefine.evaluation.summary import interval_of, values_of
+from rlrefine.report.curves import COLOURS, INK
+from rlrefine.training.engine import Engine
+from rlrefine.training.finished import finished_stage
+from rlrefine.training.progress import Reporter, reporting
+from rlrefine.training.publish import write_text
+from rlrefine.training.scoring import build_rewards
+
+CONDITION = "style"
+SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+ROWS = 64
+SHOWN = {
+    "reward_colour": "colour of the style image",
+    "reward_texture": "texture of the style image",
+    "reward_structure": "structure of the input",
+    "draft_psnr_outside_mask": "outside the part, PSNR to the input, dB",
+}
+
+
+def tables_of(root: Path, report: Reporter) -> dict[float, Table]:
+    """The values of every row at every scale."""
+    stage = finished_stage(root)
+    recipe, engine = stage.recipe, Engine(stage.recipe.engine)
+    assert recipe.data.heldout is not None
+    rows = open_rows(recipe.data.heldout, recipe.data.size, recipe.data.choices)
+    policy, found = stage.policy(engine.device), {}
+    for scale in SCALES:
+        guidance = recipe.evaluation.guidance
+        assert isinstance(guidance, Mapping)
+        evaluator = Evaluator(
+            rows=rows,
+            count=min(ROWS, recipe.evaluation.rows),
+            settings=replace(recipe.evaluation, guidance={**guidance, CONDITION: scale}),
+            rewards=build_rewards(recipe.rewards),
+            roles=recipe.policy.settings.images,
+            engine=engine,
+            report=report,
+        )
+        found[scale], _ = evaluator.policy(policy)
+    return found
+
+
+def curve(runs: Sequence[Mapping[float, Table]]) -> dict[str, Any]:
+    """Means at each scale, and how far each is from the first scale, with intervals over rows and seeds."""
+    first = SCALES[0]
+    measures = list(runs[0][first])
+    values = {scale: {name: values_of([run[scale] for run in runs], name) for name in measures} for scale in SCALES}
+    return {
+        "seeds": len(runs),
+        "rows": len(next(iter(runs[0][first].values()))),
+        "condition": CONDITION,
+        "scales": {
+            f"{scale:g}": {
+                name: {
+                    "is": crossed_interval(values[scale][name]).to_dict(),
+                    f"minus {first:g}": crossed_interval(values[scale][name] - values[first][name]).to_dict(),
+                }
+                for name in measures
+            }
+            for scale in SCALES
+        },
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The curve in Markdown: what is reached at each scale, and in brackets how far from the first it may be."""
+    lines = [[f"guidance of the {found['condition']}", *SHOWN.values()], ["---"] * (1 + len(SHOWN))]
+    for scale, measures in found["scales"].items():
+        cells = []
+        for name in SHOWN:
+            entry = measures[name]
+            (moved,) = (value for key, value in entry.items() if key != "is")
+            change = interval_of(moved)
+            digits = 2 if "psnr" in name else 3
+            cells.append(f"{entry['is']['mean']:.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]")
+        lines.append([scale, *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def figure(found: Mapping[str, Any]) -> str:
+    """The curves as SVG text, one panel a measure."""
+    scales = [float(scale) for scale in found["scales"]]
+    with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
+        drawn = Figure(figsize=(8.4, 2.4), layout="constrained")
+        drawn.patch.set_alpha(0)
+        panels = drawn.subplots(1, len(SHOWN), squeeze=False)[0]
+        for axes, (name, title), colour in zip(panels, SHOWN.items(), COLOURS, strict=False):
+            entries = [interval_of(measures[name]["is"]) for measures in found["scales"].values()]
+            axes.patch.set_alpha(0)
+            axes.fill_between(scales, [e.low for e in entries], [e.high for e in entries], color=colour, alpha=0.15)
+            axes.plot(scales, [e.mean for e in entries], "o-", color=colour, markersize=4, linewidth=1.4)
+            axes.set_title("\n".join(title.rsplit(" of ", 1)).replace(", ", ",\n"), color=INK, fontsize=8, loc="left")
+            axes.set_xticks(scales)
+            axes.tick_params(colors=INK)
+            axes.grid(alpha=0.2, color=INK)
+            for side, spine in axes.spines.items():
+                spine.set_visible(side in ("left", "bottom"))
+                spine.set_color(INK)
+        drawn.supxlabel(f"guidance of the {found['condition']}", color=INK, fontsize=9)
+        text = io.StringIO()
+        drawn.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()
+
+
+def main(out: Path, roots: Sequence[Path]) -> None:
+    """Measure all runs, and write what was found."""
+    with reporting() as report:
+        runs = []
+        for root in roots:
+            runs.append(tables_of(root, report))
+            report.say(f"{root}: {len(SCALES)} scales")
+    found = curve(runs)
+    write_text(out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
+    write_text(out.with_suffix(".svg"), figure(found))
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(root) for root in sys.argv[2:]])
