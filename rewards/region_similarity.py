@@ -96,7 +96,7 @@ class RegionSimilarity:
 
     def __call__(self, inputs: RewardInputs) -> Tensor | Scores:
         drafts, styles = inputs.condition("drafts"), first_references(inputs, self.role)
-        edited, styled = self._regions(inputs, drafts, 0), self._regions(inputs, styles, 1)
+        edited, styled = self.regions_of(inputs, drafts, 0), self.regions_of(inputs, styles, 1)
         mask_P1HW = torch.stack([region for _, region in shown(list(drafts), edited)])
         style_PD = torch.cat([self.region_mean(image[None], mask[None]) for image, mask in shown(styles, styled)])
         scores = [
@@ -113,7 +113,7 @@ class RegionSimilarity:
         inside_NL = cells_inside(mask_N1HW, round(cell_NLD.shape[1] ** 0.5))
         return (cell_NLD * inside_NL[..., None]).sum(dim=1) / inside_NL.sum(dim=1, keepdim=True)
 
-    def _regions(self, inputs: RewardInputs, images: Tensor | list[Tensor], which: int) -> list[Tensor | None]:
+    def regions_of(self, inputs: RewardInputs, images: Tensor | list[Tensor], which: int) -> list[Tensor | None]:
         """The region of each row's draft (0) or style image (1); none where an object is not found."""
         if self.find is not None:
             return [self.find(*pair) for pair in zip(images, inputs.extras[self.columns[which]], strict=True)]

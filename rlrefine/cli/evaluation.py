@@ -1,0 +1,45 @@
+"""The commands that measure results."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlrefine.cli.shared import AS_JSON
+
+
+@click.command("eval")
+@click.argument("words", nargs=-1, required=True, metavar="RUN|FOLDER… [KEY=VALUE]…")
+@click.option("--benchmark", help="By name: spie, or basic, which is the default with the rewards of the run.")
+@click.option("--measure", "measures", multiple=True, metavar="NAME", help="Only this one of it; repeatable.")
+@click.option("--reward", "rewards", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A reward, too; repeatable.")
+@click.option("--data", help="Rows of the pictures, as a folder or photos:SPLIT; by default the run's held-out rows.")
+@click.option("--stage", help="Of runs; by default the last.")
+@click.option("--rows", "most", type=click.IntRange(min=1), help="At most so many, from the first.")
+@click.option(
+    "--size",
+    type=(click.IntRange(min=1), click.IntRange(min=1)),
+    help="Height and width; by default the run's, or of a folder each picture's own.",
+)
+@click.option("--by", multiple=True, metavar="COLUMN", help="Divide the rows, too; references: by their number.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures in one call.")
+@click.option("--download", is_flag=True, help="Fetch weights that are missing.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; by default RUN/eval/BENCHMARK of one run.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="For a page.")
+@AS_JSON
+def evaluate(words: Sequence[str], **options: Any) -> None:
+    """Measure edited pictures of held-out rows: of runs, which edit them now, or in folders, whoever made them.
+
+    KEY=VALUE sets a measure (depth_error.checkpoint=FOLDER) or how runs edit (evaluation.steps=20).
+    Ends with code 4, after the table, if a measure failed for a picture.
+
+    \b
+    rlrefine eval runs/first
+    rlrefine eval runs/first --benchmark spie
+    rlrefine eval runs/first runs/second theirs --benchmark spie --markdown
+    rlrefine eval edited --data my-rows --benchmark spie --measure text --download -o results
+    """
+    from rlrefine.evaluation.command import evaluate as evaluate_now
+
+    evaluate_now(words, **options)

@@ -1,0 +1,114 @@
+"""An evaluation for people: one table for the terminal and for Markdown, and what has to be known below it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import floor, log10
+from typing import Any
+
+from rlrefine.score.render import columns
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+
+def table(summary: Mapping[str, Any]) -> list[list[str]]:
+    """A head, and a line for each measure: mean of each subject, differences with what they mean, and what others
+    report.
+
+    Args:
+        summary: as ``rlrefine.evaluation.findings.as_mapping`` gives it.
+    """
+    differences = list(dict.fromkeys(pair for entry in summary["measures"].values() for pair in entry["differences"]))
+    published = any(entry["published"] for entry in summary["measures"].values())
+    lines = [["measure", *summary["subjects"], *differences, *([summary["published"]["what"]] if published else [])]]
+    for entry in summary["measures"].values():
+        digits = _digits(entry)
+        cells = [f"{entry['label']} {ARROWS[entry['better']]}"]
+        if entry["state"] != "measured":
+            cells += [entry["state"], *[""] * (len(summary["subjects"]) + len(differences) - 1)]
+        else:
+            cells += [_mean(entry["values"][subject], digits) for subject in summary["subjects"]]
+            cells += [_difference(entry["differences"].get(pair), entry["better"], digits) for pair in differences]
+        if published:
+            cells.append(", ".join(f"{its['method']} {its['value']:g}" for its in entry["published"]))
+        lines.append(cells)
+    return lines
+
+
+def text(summary: Mapping[str, Any]) -> str:
+    """For the terminal."""
+    rows = table(summary)
+    parts = [head(summary), columns(rows, left=range(len(rows[0]))), *notes(summary)]
+    return "\n\n".join([*parts, *(columns(divided, left=(0, 1)) for divided in _divisions(summary))])
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The same for a page."""
+    parts = [head(summary), _markdown(table(summary)), *notes(summary)]
+    return "\n\n".join([*parts, *(_markdown(divided) for divided in _divisions(summary))]) + "\n"
+
+
+def head(summary: Mapping[str, Any]) -> str:
+    name = summary["title"]
+    return f"{name}: {summary['rows']} rows of {summary['data']}, mean [95 % interval over rows]"
+
+
+def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What the table does not say."""
+    measures = summary["measures"].values()
+    for state in dict.fromkeys(entry["state"] for entry in measures if entry["state"] != "measured"):
+        absent = [entry for entry in measures if entry["state"] == state]
+        reasons = dict.fromkeys(" ".join(entry["reason"].split()) for entry in absent)
+        for reason in reasons:
+            labels = [entry["label"] for entry in absent if " ".join(entry["reason"].split()) == reason]
+            yield f"{state}: {'; '.join(labels)}: {reason}"
+    for entry in measures:
+        for what, counts in (("failed", entry["failed"]), ("does not apply", entry["not_applicable"])):
+            if counts:
+                rows = ", ".join(f"{count} of {subject}" for subject, count in counts.items())
+                yield f"{entry['label']} {what} for rows: {rows}"
+    published = [(entry["label"], its) for entry in measures for its in entry["published"]]
+    if published:
+        unknown = [f"{label}, {its['method']}: {its['note']}" for label, its in published if its["note"]]
+        said = f"{summary['published']['what']}: {summary['published']['source']}"
+        yield said + (f" ({'; '.join(unknown)})" if unknown else "")
+
+
+def _digits(entry: Mapping[str, Any]) -> int:
+    """Decimals that show four digits of the largest mean."""
+    sizes = [abs(value["mean"]) for value in entry["values"].values() if value is not None and value["mean"]]
+    return 3 if not sizes else min(max(3 - floor(log10(max(sizes))), 1), 6)
+
+
+def _mean(value: Mapping[str, float] | None, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+
+
+def _difference(value: Mapping[str, float] | None, better: str, digits: int) -> str:
+    """With a word where zero is outside of the interval."""
+    if value is None:
+        return "-"
+    low, high = (value["low"], value["high"]) if better == "higher" else (-value["high"], -value["low"])
+    word = " better" if low > 0 else " worse" if high < 0 else ""
+    return f"{value['mean']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]{word}"
+
+
+def _divisions(summary: Mapping[str, Any]) -> Iterator[list[list[str]]]:
+    """For each column that the rows are divided by: a line for each group and subject, means alone."""
+    measured = {name: entry for name, entry in summary["measures"].items() if entry["state"] == "measured"}
+    for column, groups in summary["by"].items():
+        lines = [[column, "", "rows", *(f"{entry['label']} {ARROWS[entry['better']]}" for entry in measured.values())]]
+        for group, of in groups.items():
+            for subject in summary["subjects"]:
+                values = [of["measures"][name][subject] for name in measured]
+                means = [
+                    "-" if value is None else f"{value['mean']:.{_digits(entry)}f}"
+                    for value, entry in zip(values, measured.values(), strict=True)
+                ]
+                lines.append([group, subject, str(of["rows"]), *means])
+        yield lines
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
