@@ -74,10 +74,12 @@ class PatchSimilarity:
         if encoder == "clip":
             assert isinstance(self.likeness.encoder, VisionEncoder)
             self.likeness.encoder = ProjectedCells(self.likeness.encoder)
-        needs = self.likeness.needs | ({"masks"} if regions == "data" else set())
-        self.needs = needs if to == "style" else frozenset(need for need in needs if not need.startswith("references"))
+        given = {"masks"} if regions == "data" else {object} if regions == "detected" else set()
+        self.needs = frozenset({"drafts"} | given) if to == "draft" else self.likeness.needs | given
 
     def __call__(self, inputs: RewardInputs) -> Tensor | Scores:
+        if "masks" in self.needs:
+            inputs.condition("masks")
         return self.likeness(inputs) if self.to == "style" else self._to_draft(inputs)
 
     def _to_draft(self, inputs: RewardInputs) -> Scores:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
+from rlrefine.evaluation.scorers import NO_WEIGHTS
 from rlrefine.score.render import columns
 
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -56,10 +57,11 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     measures = summary["measures"].values()
     for state in dict.fromkeys(entry["state"] for entry in measures if entry["state"] != "measured"):
         absent = [entry for entry in measures if entry["state"] == state]
-        reasons = dict.fromkeys(" ".join(entry["reason"].split()) for entry in absent)
-        for reason in reasons:
-            labels = [entry["label"] for entry in absent if " ".join(entry["reason"].split()) == reason]
+        for reason in dict.fromkeys(_short(entry["reason"]) for entry in absent):
+            labels = [entry["label"] for entry in absent if _short(entry["reason"]) == reason]
             yield f"{state}: {'; '.join(labels)}: {reason}"
+    if any(entry["state"] == NO_WEIGHTS for entry in measures):
+        yield "--download fetches what is missing; MEASURE.checkpoint=FOLDER names a folder that has it"
     for entry in measures:
         for what, counts in (("failed", entry["failed"]), ("does not apply", entry["not_applicable"])):
             if counts:
@@ -72,10 +74,16 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield said + (f" ({'; '.join(unknown)})" if unknown else "")
 
 
+def _short(reason: str) -> str:
+    """What is missing, and under which terms it stands; how to get it is said once for all."""
+    first, *others = reason.splitlines()
+    return " ".join([first, *(line for line in others if line.startswith("Licence"))])
+
+
 def _digits(entry: Mapping[str, Any]) -> int:
-    """Decimals that show four digits of the largest mean."""
+    """Decimals that show three digits of the largest mean, four of one above 1."""
     sizes = [abs(value["mean"]) for value in entry["values"].values() if value is not None and value["mean"]]
-    return 3 if not sizes else min(max(3 - floor(log10(max(sizes))), 1), 6)
+    return 3 if not sizes else min(max(2 - floor(log10(max(sizes))) + (max(sizes) >= 1), 1), 6)
 
 
 def _mean(value: Mapping[str, float] | None, digits: int) -> str:

@@ -195,6 +195,7 @@ def worded(inputs: RewardInputs, text: str) -> list[str]:
         values = {name: known[name][row] if name in known else None for name in fields_of(text)}
         for name, value in values.items():
             if not isinstance(value, str) or not value.strip():
-                raise RewardError(f"the text {text!r} needs {name} in words, and row {row} has {value!r}")
+                need = "prompts" if name == "prompt" else name
+                raise RewardError(f"the text {text!r} needs {need} in words, and row {row} has {value!r}")
         rows.append(text.format(**values))
     return rows
