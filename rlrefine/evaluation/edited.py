@@ -47,7 +47,6 @@ class Edits:
         if place.exists() and damage(place):
             remove(place)
         if not place.exists():
-            self.report.say(f"eval: {finished.folder.root.name}: {arm} edits {self.count} rows")
             publish(place, lambda partial: self._write(finished, base, partial))
         return [place / name for name in self.names]
 
@@ -83,4 +82,4 @@ class Edits:
             shape = policy.latent_shape(batch.size)
             noise = torch.stack([draws.normal(shape, "evaluation", number) for number in numbers])
             yield from edit(policy, batch, noise, roles, settings)
-            self.report.phase("editing", numbers[-1] + 1, self.count)
+            self.report.phase("editing rows", numbers[-1] + 1, self.count)
