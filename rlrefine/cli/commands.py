@@ -10,7 +10,7 @@ import click
 
 from rlrefine import __version__
 from rlrefine.cli.data import data
-from rlrefine.cli.evaluation import evaluate
+from rlrefine.cli.evaluation import correlate, evaluate
 from rlrefine.cli.shared import AS_JSON, OVERRIDES, Commands, reported
 
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
@@ -294,4 +294,5 @@ def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
 
 
 cli.add_command(evaluate)
+cli.add_command(correlate)
 cli.add_command(data)

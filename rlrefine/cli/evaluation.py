@@ -43,3 +43,31 @@ def evaluate(words: Sequence[str], **options: Any) -> None:
     from rlrefine.evaluation.command import evaluate as evaluate_now
 
     evaluate_now(words, **options)
+
+
+@click.command("correlate")
+@click.argument("edited", type=click.Path(path_type=Path))
+@click.argument("real", type=click.Path(path_type=Path))
+@click.argument("changes", nargs=-1, metavar="[MEASURE.KEY=VALUE]…")
+@click.option("--reward", "rewards", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A scorer; repeatable.")
+@click.option(
+    "--measure", "measures", multiple=True, metavar="NAME", help="One of a benchmark as a scorer; repeatable."
+)
+@click.option("--benchmark", default="spie", show_default=True, help="Whose measures these are.")
+@click.option("--data", help="Rows that the pictures of both folders are named after; by default each folder's own.")
+@click.option(
+    "--size", type=(click.IntRange(min=1), click.IntRange(min=1)), help="Height and width; by default each one's own."
+)
+@click.option("--figure", type=click.Path(path_type=Path), help="A new file, .svg or .png: one point for each pair.")
+@click.option("--download", is_flag=True, help="Fetch weights that are missing.")
+@AS_JSON
+def correlate(edited: Path, real: Path, changes: Sequence[str], **options: Any) -> None:
+    """Does a scorer say of edited pictures what it says of real ones? Pearson's r over pairs of one name.
+
+    \b
+    rlrefine correlate edited real --reward region_texture --data my-rows --figure points.svg
+    rlrefine correlate edited real --measure text text.checkpoint=my-clip
+    """
+    from rlrefine.evaluation.correlate_command import correlate as correlate_now
+
+    correlate_now(edited, real, changes, **options)

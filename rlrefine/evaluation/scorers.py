@@ -41,6 +41,11 @@ class Chosen:
     named: frozenset[str] = frozenset()
     rewards: Mapping[str, RewardPart] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, rewards: Mapping[str, RewardPart]) -> "Chosen":
+        """Rewards alone."""
+        return cls(benchmark=Benchmark(name="", title="", measures={}), rewards=rewards)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scorers:

@@ -74,14 +74,20 @@ def find_pictures(kind: str, rows: Rows, count: int) -> Pictures:
     folder = Path(kind).expanduser()
     if not folder.is_dir():
         raise DataError(f"data: {kind} is no folder; expected drafts, targets, or a folder with an image for each row")
-    found: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
-            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    found = pictures_in(folder)
     names = [row_name(row, number) for number, row in enumerate(rows.columns)]
     _check_each_once(folder, names[:count], found)
     others = [file for name in found.keys() - set(names) for file in found[name]]
     return Pictures(kind=kind, rows=rows, files=[found[name][0] for name in names[:count]], others=sorted(others))
+
+
+def pictures_in(folder: Path) -> dict[str, list[Path]]:
+    """The image files of a folder by their names without suffix, as seen from the folder."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in SUFFIXES and file.is_file():
+            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return found
 
 
 def _check_each_once(folder: Path, names: Sequence[str], found: dict[str, list[Path]]) -> None:
