@@ -5,8 +5,9 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +20,11 @@ from rlrefine.recipe.schema import RewardPart
 from rlrefine.score.request import BARE, named_overrides
 from rlrefine.training.folder import RunFolder
 
-CHANGES = "evaluation."
+if TYPE_CHECKING:
+    from rlrefine.evaluation.findings import Findings
+
+OF_RUNS = "evaluation."
+"""What begins like this changes how runs edit; all else a measure."""
 
 
 def evaluate(
@@ -52,45 +57,69 @@ def evaluate(
     Raises:
         RewardError: a measure has failed for a picture; the findings are shown before.
     """
-    places = [Path(word) for word in words if "=" not in word or Path(word).exists()]
-    changes = [word for word in words if "=" in word and not Path(word).exists()]
-    if not places:
-        raise UsageError("nothing to evaluate; name runs, or folders of edited pictures")
+    places, changes = told_apart(words)
     chosen_benchmark = find_benchmark(benchmark or "basic")
     parts = rewards_of(places, rewards, with_recipe=benchmark is None)
+    found = examine(
+        replace(chosen_benchmark, by=tuple(dict.fromkeys([*chosen_benchmark.by, *by]))),
+        {"names": measures, "rewards": parts, "download": download},
+        {"places": places, **asked},
+        changes,
+        batch,
+    )
+    from rewards import RewardError
+    from rlrefine.evaluation.findings import as_lines, as_mapping, failures
+
+    summary = as_mapping(found)
+    place = out or usual_place(places, chosen_benchmark)
+    if place is not None:
+        write(place, summary, as_lines(found))
+    click.echo(shown(summary, as_markdown=as_markdown, as_json=as_json), nl=not as_markdown)
+    if failed := failures(found):
+        raise RewardError(failed[0])
+
+
+def told_apart(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Runs and folders, and changes ``key=value``.
+
+    Raises:
+        UsageError: there is nothing to evaluate.
+    """
+    changes = [word for word in words if "=" in word and not Path(word).exists()]
+    places = [Path(word) for word in words if word not in changes]
+    if not places:
+        raise UsageError("nothing to evaluate; name runs, or folders of edited pictures")
+    return places, changes
+
+
+def examine(
+    benchmark: Benchmark, wanted: dict[str, Any], asked: dict[str, Any], changes: Sequence[str], batch: int
+) -> "Findings":
+    """Choose measures, make or find pictures, and measure them.
+
+    Args:
+        wanted: keywords of ``rlrefine.evaluation.scorers.choose``.
+        asked: those of ``rlrefine.evaluation.subjects.Asked``.
+        changes: of measures, and of the evaluation of runs.
+        batch: pictures in one call.
+    """
     from rlrefine.training.progress import reporting
 
     with reporting() as report:
         from rlrefine.quiet import hush
 
         hush()
-        from rewards import RewardError
-        from rlrefine.evaluation.findings import Findings, as_mapping, failures
+        from rlrefine.evaluation.findings import Findings
         from rlrefine.evaluation.measuring import measure_all
         from rlrefine.evaluation.scorers import build, choose
         from rlrefine.evaluation.subjects import Asked, open_subjects
 
-        mine = [change for change in changes if not change.startswith(CHANGES)]
-        chosen = choose(chosen_benchmark, measures, mine, parts, download=download)
-        evaluation = [change for change in changes if change.startswith(CHANGES)]
-        subjects = open_subjects(Asked(places=places, changes=evaluation, **asked), report)
+        of_runs = [change for change in changes if change.startswith(OF_RUNS)]
+        chosen = choose(benchmark, changes=[change for change in changes if change not in of_runs], **wanted)
+        subjects = open_subjects(Asked(changes=of_runs, **asked), report)
         scorers = build(chosen, subjects.columns)
-        found = Findings(
-            benchmark=chosen.benchmark,
-            subjects=subjects,
-            scorers=scorers,
-            measured=measure_all(subjects, scorers, batch, report),
-            by=tuple(dict.fromkeys([*chosen_benchmark.by, *by])),
-        )
-        summary = as_mapping(found)
-    place = out or usual_place(places, chosen_benchmark)
-    if place is not None:
-        from rlrefine.evaluation.findings import as_lines
-
-        write(place, summary, as_lines(found))
-    click.echo(shown(summary, as_markdown=as_markdown, as_json=as_json), nl=not as_markdown)
-    if failed := failures(found):
-        raise RewardError(failed[0])
+        measured = measure_all(subjects, scorers, batch, report)
+    return Findings(benchmark=chosen.benchmark, subjects=subjects, scorers=scorers, measured=measured)
 
 
 def rewards_of(places: Sequence[Path], named: Sequence[str], *, with_recipe: bool) -> dict[str, RewardPart]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from rlrefine.errors import UsageError
 from rlrefine.evaluation.benchmarks import find_benchmark
 from rlrefine.evaluation.benchmarks.spie import SIM_TO_REAL, SOURCE
 from rlrefine.evaluation.command import rewards_of
+
+if TYPE_CHECKING:
+    from rlrefine.evaluation.pairs import Study
 
 FIGURES = (".svg", ".png")
 
@@ -59,16 +62,22 @@ def correlate(
         found = study((open_side(edited, data, size), open_side(real, data, size)), chosen, report)
         summary = as_mapping(found)
     if figure is not None:
-        from rlrefine.report.scatter import scatter
-        from rlrefine.training.publish import write_bytes
-
-        panels = {
-            f"{label}: r = {its.r:+.3f}, n = {its.n}": points(found.scores[label])
-            for label, its in found.correlated.items()
-        }
-        kind = "svg" if figure.suffix == ".svg" else "png"
-        write_bytes(figure, scatter(panels, (f"real: {real.name}", f"edited: {edited.name}"), kind))
+        draw(figure, found)
     click.echo(json.dumps(summary, indent=1) if as_json else shown(summary))
+
+
+def draw(figure: Path, found: "Study") -> None:
+    """A panel for each scorer, a point for each pair."""
+    from rlrefine.report.scatter import scatter
+    from rlrefine.training.publish import write_bytes
+
+    edited, real = found.folders
+    panels = {
+        f"{label}: r = {its.r:+.3f}, n = {its.n}": points(found.scores[label])
+        for label, its in found.correlated.items()
+    }
+    names = (f"real: {real.resolve().name}", f"edited: {edited.resolve().name}")
+    write_bytes(figure, scatter(panels, names, "svg" if figure.suffix == ".svg" else "png"))
 
 
 def check_figure(figure: Path) -> None:

@@ -1,6 +1,6 @@
 """What an evaluation found: means with intervals, differences row by row, and what others published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,17 +18,12 @@ THEIRS = "theirs, other data"
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Everything that was found.
-
-    Args:
-        by: columns that the rows are divided by.
-    """
+    """Everything that was found."""
 
     benchmark: Benchmark
     subjects: Subjects
     scorers: Scorers
     measured: Measured
-    by: Sequence[str] = ()
 
 
 def pairs(subjects: Subjects) -> list[tuple[str, str]]:
@@ -50,7 +45,7 @@ def as_mapping(findings: Findings) -> dict[str, Any]:
         "subjects": {subject.name: subject.pictures.kind for subject in subjects.each},
         "measures": {name: _of_measure(findings, name) for name in findings.scorers.measures},
         "published": {"what": THEIRS, "source": findings.benchmark.source},
-        "by": {column: _divided(findings, column) for column in findings.by},
+        "by": {column: _divided(findings, column) for column in findings.benchmark.by},
     }
 
 

@@ -86,17 +86,22 @@ def choose(
             for name, measure in measures.items()
         }
     for change in changes:
-        path, equals, text = change.partition("=")
-        name, dot, key = path.partition(".")
-        if not equals or not dot:
-            raise UsageError(f"{change}: expected MEASURE.KEY=VALUE or evaluation.KEY=VALUE")
-        if name not in measures:
-            raise UsageError(f"{change}: {name} is not measured; {closest(name, measures)}")
-        known = measures[name].arguments
-        if key not in known:
-            raise UsageError(f"{change}: {name} has no {key}; {closest(key, known)}")
-        measures[name] = with_argument(measures[name], key, value_of(change, text, known[key]))
+        name, key, value = _parsed(change, measures)
+        measures[name] = with_argument(measures[name], key, value)
     return Chosen(benchmark=replace(benchmark, measures=measures), named=frozenset(names), rewards=rewards)
+
+
+def _parsed(change: str, measures: Mapping[str, Measure]) -> tuple[str, str, Any]:
+    path, equals, text = change.partition("=")
+    name, dot, key = path.partition(".")
+    if not equals or not dot:
+        raise UsageError(f"{change}: expected MEASURE.KEY=VALUE or evaluation.KEY=VALUE")
+    if name not in measures:
+        raise UsageError(f"{change}: {name} is not measured; {closest(name, measures)}")
+    known = measures[name].arguments
+    if key not in known:
+        raise UsageError(f"{change}: {name} has no {key}; {closest(key, known)}")
+    return name, key, value_of(change, text, known[key])
 
 
 def with_argument(measure: Measure, key: str, value: Any) -> Measure:

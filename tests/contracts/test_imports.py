@@ -65,6 +65,8 @@ else: raise AssertionError
         ["refine", "--help"],
         ["export", "--help"],
         ["score", "--help"],
+        ["eval", "--help"],
+        ["correlate", "--help"],
     ],
     ids=" ".join,
 )
