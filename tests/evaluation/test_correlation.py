@@ -54,15 +54,15 @@ def test_pairs_on_a_line_have_an_interval_of_no_width():
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """100 draws of 40 normal pairs with ρ = 0.5: of 95 % intervals 95 hold it, ± 2.2 each; 86 is four of these less."""
+    """60 draws of 40 normal pairs with ρ = 0.5: of 95 % intervals 57 hold it, ± 1.7; 50 is four of these less."""
     rng, held = np.random.default_rng(2), np.zeros(2)
-    for _ in range(100):
+    for _ in range(60):
         x_N = rng.normal(size=40)
         y_N = 0.5 * x_N + 0.75**0.5 * rng.normal(size=40)
         found = correlate(x_N, y_N)
         held += [low <= 0.5 <= high for low, high in (found.fisher, found.bootstrap)]
-    assert held.min() >= 86
-    assert held.max() < 100  # the control: an interval that always holds it says nothing
+    assert held.min() >= 50
+    assert held.max() < 60  # the control: an interval that always holds it says nothing
 
 
 def test_resamples_of_one_pair_are_left_out_and_counted():
@@ -74,10 +74,10 @@ def test_resamples_of_one_pair_are_left_out_and_counted():
 
 def test_many_pairs_are_resampled_in_parts_and_alike():
     rng = np.random.default_rng(3)
-    x_N = rng.normal(size=3000)
-    y_N = x_N + rng.normal(size=3000)
+    x_N = rng.normal(size=400)
+    y_N = x_N + rng.normal(size=400)
     found = correlate(x_N, y_N)
-    assert found.bootstrap == pytest.approx(found.fisher, abs=0.01)
+    assert found.bootstrap == pytest.approx(found.fisher, abs=0.02)
     assert correlate(x_N, y_N) == found
 
 
