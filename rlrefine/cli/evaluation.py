@@ -22,6 +22,7 @@ from rlrefine.cli.shared import AS_JSON
     type=(click.IntRange(min=1), click.IntRange(min=1)),
     help="Height and width; by default the run's, or of a folder each picture's own.",
 )
+@click.option("--pool", is_flag=True, help="Take several runs for seeds of one recipe: intervals over rows and runs.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Divide the rows, too; references: by their number.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures in one call.")
 @click.option("--download", is_flag=True, help="Fetch weights that are missing.")
@@ -37,6 +38,7 @@ def evaluate(words: Sequence[str], **options: Any) -> None:
     \b
     rlrefine eval runs/first
     rlrefine eval runs/first --benchmark spie
+    rlrefine eval runs/seed-0 runs/seed-1 runs/seed-2 --pool --benchmark spie
     rlrefine eval runs/first runs/second theirs --benchmark spie --markdown
     rlrefine eval edited --data my-rows --benchmark spie --measure text --download -o results
     """

@@ -36,6 +36,7 @@ def evaluate(
     out: Path | None,
     batch: int,
     *,
+    pool: bool,
     download: bool,
     as_markdown: bool,
     as_json: bool,
@@ -51,6 +52,7 @@ def evaluate(
         by: columns that the rows are divided by, besides those of the benchmark.
         out: folder for the tables; of a single run by default its ``eval/NAME``.
         batch: pictures in one call.
+        pool: take the runs for seeds of one recipe.
         download: let measures fetch what they lack.
         asked: what ``rlrefine.evaluation.subjects.Asked`` has.
 
@@ -66,6 +68,7 @@ def evaluate(
         {"places": places, **asked},
         changes,
         batch,
+        pool=pool,
     )
     from rewards import RewardError
     from rlrefine.evaluation.findings import as_lines, as_mapping, failures
@@ -93,7 +96,13 @@ def told_apart(words: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def examine(
-    benchmark: Benchmark, wanted: dict[str, Any], asked: dict[str, Any], changes: Sequence[str], batch: int
+    benchmark: Benchmark,
+    wanted: dict[str, Any],
+    asked: dict[str, Any],
+    changes: Sequence[str],
+    batch: int,
+    *,
+    pool: bool,
 ) -> "Findings":
     """Choose measures, make or find pictures, and measure them.
 
@@ -102,6 +111,7 @@ def examine(
         asked: those of ``rlrefine.evaluation.subjects.Asked``.
         changes: of measures, and of the evaluation of runs.
         batch: pictures in one call.
+        pool: take the runs for seeds of one recipe.
     """
     from rlrefine.training.progress import reporting
 
@@ -109,7 +119,7 @@ def examine(
         from rlrefine.quiet import hush
 
         hush()
-        from rlrefine.evaluation.findings import Findings
+        from rlrefine.evaluation.findings import Findings, pooled, side_by_side
         from rlrefine.evaluation.measuring import measure_all
         from rlrefine.evaluation.scorers import build, choose
         from rlrefine.evaluation.subjects import Asked, open_subjects
@@ -117,9 +127,10 @@ def examine(
         of_runs = [change for change in changes if change.startswith(OF_RUNS)]
         chosen = choose(benchmark, changes=[change for change in changes if change not in of_runs], **wanted)
         subjects = open_subjects(Asked(changes=of_runs, **asked), report)
+        arms = pooled(subjects) if pool else side_by_side(subjects)
         scorers = build(chosen, subjects.columns)
         measured = measure_all(subjects, scorers, batch, report)
-    return Findings(benchmark=chosen.benchmark, subjects=subjects, scorers=scorers, measured=measured)
+    return Findings(benchmark=chosen.benchmark, subjects=subjects, scorers=scorers, measured=measured, arms=arms)
 
 
 def rewards_of(places: Sequence[Path], named: Sequence[str], *, with_recipe: bool) -> dict[str, RewardPart]:

@@ -1,19 +1,34 @@
 """What an evaluation found: means with intervals, differences row by row, and what others published."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from rlrefine.data.folder import row_name
+from rlrefine.errors import UsageError
 from rlrefine.evaluation.benchmark import Benchmark
+from rlrefine.evaluation.edited import BASE
 from rlrefine.evaluation.measuring import Measured, Values
 from rlrefine.evaluation.scorers import Scorers
-from rlrefine.evaluation.statistics import complete, row_interval
-from rlrefine.evaluation.subjects import Subjects
+from rlrefine.evaluation.statistics import complete, crossed_interval, row_interval
+from rlrefine.evaluation.subjects import DRAFT, Subjects
 
 THEIRS = "theirs, other data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """What stands side by side in the table.
+
+    Args:
+        subjects: of each; several are seeds of one recipe, over which the mean is taken, too.
+        pairs: which are compared.
+    """
+
+    subjects: Mapping[str, Sequence[str]]
+    pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +39,60 @@ class Findings:
     subjects: Subjects
     scorers: Scorers
     measured: Measured
+    arms: Arms
+
+    @property
+    def seeds(self) -> int:
+        return len(next(iter(self.arms.subjects.values())))
+
+    def values(self, name: str) -> dict[str, np.ndarray]:
+        """Arm → values ``[N]`` of a measure, or ``[N, S]`` of seeds."""
+        of = self.measured.get(name, {})
+        stacked = {
+            arm: np.stack([of[subject].numbers for subject in subjects], axis=1)
+            for arm, subjects in self.arms.subjects.items()
+            if of
+        }
+        return {arm: values_NS[:, 0] if self.seeds == 1 else values_NS for arm, values_NS in stacked.items()}
 
 
-def pairs(subjects: Subjects) -> list[tuple[str, str]]:
-    """Which subjects are compared: each with what the run began with, and each with the first of its kind."""
+def side_by_side(subjects: Subjects) -> Arms:
+    """Every subject for itself; compared with what its run began with, and with the first of its kind."""
     edited = [subject for subject in subjects.each[1:] if not subject.is_base]
     with_base = [(subject.name, subject.base) for subject in edited if subject.base is not None]
-    return with_base + [(subject.name, edited[0].name) for subject in edited[1:]]
+    return Arms(
+        subjects={subject.name: [subject.name] for subject in subjects.each},
+        pairs=with_base + [(subject.name, edited[0].name) for subject in edited[1:]],
+    )
+
+
+def pooled(subjects: Subjects) -> Arms:
+    """Runs as seeds of one recipe: one arm for all of one stage.
+
+    Raises:
+        UsageError: there are others than runs, one run only, or of different stages.
+    """
+    runs = [subject for subject in subjects.each[1:] if not subject.is_base]
+    stages = sorted({str(subject.stage) for subject in runs})
+    if len(runs) < 2 or len(stages) > 1 or runs[0].stage is None:
+        found = ", ".join(f"{subject.name} ({subject.stage or 'a folder'})" for subject in runs)
+        raise UsageError(f"--pool: expected several runs, the same stage of each, found {found}")
+    bases = [str(subject.base) for subject in runs]
+    trained = [subject.name for subject in runs]
+    return Arms(subjects={DRAFT: [DRAFT] * len(runs), BASE: bases, stages[0]: trained}, pairs=[(stages[0], BASE)])
 
 
 def as_mapping(findings: Findings) -> dict[str, Any]:
     """Everything in plain values, as ``summary.json`` has it."""
-    subjects = findings.subjects
+    subjects, kinds = findings.subjects, {its.name: its.pictures.kind for its in findings.subjects.each}
     return {
         "benchmark": findings.benchmark.name,
         "title": findings.benchmark.title,
         "rows": subjects.count,
+        "seeds": findings.seeds,
         "data": str(subjects.rows.folder),
         "size": subjects.rows.size,
-        "subjects": {subject.name: subject.pictures.kind for subject in subjects.each},
+        "subjects": {arm: [kinds[name] for name in names] for arm, names in findings.arms.subjects.items()},
         "measures": {name: _of_measure(findings, name) for name in findings.scorers.measures},
         "published": {"what": THEIRS, "source": findings.benchmark.source},
         "by": {column: _divided(findings, column) for column in findings.benchmark.by},
@@ -51,28 +101,34 @@ def as_mapping(findings: Findings) -> dict[str, Any]:
 
 def _of_measure(findings: Findings, name: str) -> dict[str, Any]:
     measure, absent = findings.scorers.measures[name], findings.scorers.absent.get(name)
-    of = findings.measured.get(name, {})
-    compared = [(f"{later} − {earlier}", of[later], of[earlier]) for later, earlier in pairs(findings.subjects) if of]
+    of, values = findings.measured.get(name, {}), findings.values(name)
     return {
         "label": measure.label,
         "better": measure.better,
         "arguments": dict(measure.arguments),
         "state": "measured" if absent is None else absent.state,
         "reason": None if absent is None else absent.reason,
-        "values": {subject: _interval(values.numbers) for subject, values in of.items()},
-        "differences": {pair: _interval(later.numbers - earlier.numbers) for pair, later, earlier in compared},
-        "failed": {subject: len(values.failures) for subject, values in of.items() if values.failures},
-        "not_applicable": {subject: values.not_applicable for subject, values in of.items() if values.not_applicable},
+        "values": {arm: _interval(numbers) for arm, numbers in values.items()},
+        "differences": {
+            f"{later} − {earlier}": _interval(values[later] - values[earlier])
+            for later, earlier in findings.arms.pairs
+            if values
+        },
+        "failed": {subject: len(its.failures) for subject, its in of.items() if its.failures},
+        "not_applicable": {subject: its.not_applicable for subject, its in of.items() if its.not_applicable},
         "published": [asdict(entry) for entry in findings.benchmark.published_beside(name)],
     }
 
 
-def _interval(values_N: np.ndarray) -> dict[str, float | int] | None:
-    return row_interval(values_N).to_dict() if len(complete(values_N)) else None
+def _interval(values: np.ndarray) -> dict[str, float | int] | None:
+    """Over rows ``[N]``, or over rows and seeds ``[N, S]``; none where no row has a value."""
+    if not len(complete(values)):
+        return None
+    return (row_interval(values) if values.ndim == 1 else crossed_interval(values)).to_dict()
 
 
 def _divided(findings: Findings, column: str) -> dict[str, Any]:
-    """Group → how many ``rows``, and in ``measures`` measure → subject → interval."""
+    """Group → how many ``rows``, and in ``measures`` measure → arm → interval."""
     groups: dict[str, list[int]] = {}
     for number, row in enumerate(findings.subjects.columns):
         groups.setdefault(group_of(row, column), []).append(number)
@@ -80,8 +136,8 @@ def _divided(findings: Findings, column: str) -> dict[str, Any]:
         group: {
             "rows": len(numbers),
             "measures": {
-                name: {subject: _interval(values.numbers[numbers]) for subject, values in of.items()}
-                for name, of in findings.measured.items()
+                name: {arm: _interval(values[numbers]) for arm, values in findings.values(name).items()}
+                for name in findings.measured
             },
         }
         for group, numbers in sorted(groups.items())

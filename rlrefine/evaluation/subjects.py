@@ -30,12 +30,14 @@ class Subject:
     Args:
         base: the subject that a run began with, which this one is compared with.
         is_base: whether it is one.
+        stage: of a run, whose weights these pictures are by.
     """
 
     name: str
     pictures: Pictures
     base: str | None = None
     is_base: bool = False
+    stage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +159,7 @@ def _each(asked: Asked, runs: Mapping[Path, FinishedStage], edits: Edits) -> Ite
             yield Subject(name=base, pictures=_files(edits.of(run, base=True), edits), is_base=True)
             bases[base] = run
         label = run.label if len(runs) == 1 else _name(place, taken)
-        yield Subject(name=label, pictures=_files(edits.of(run, base=False), edits), base=base)
+        yield Subject(name=label, pictures=_files(edits.of(run, base=False), edits), base=base, stage=run.label)
 
 
 def _begin_alike(run: FinishedStage, other: FinishedStage) -> bool:

@@ -48,8 +48,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def head(summary: Mapping[str, Any]) -> str:
-    name = summary["title"]
-    return f"{name}: {summary['rows']} rows of {summary['data']}, mean [95 % interval over rows]"
+    over = "rows" if summary["seeds"] == 1 else f"rows and {summary['seeds']} runs"
+    return f"{summary['title']}: {summary['rows']} rows of {summary['data']}, mean [95 % interval over {over}]"
 
 
 def notes(summary: Mapping[str, Any]) -> Iterator[str]:

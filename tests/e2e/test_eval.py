@@ -89,6 +89,17 @@ def test_runs_and_folders_side_by_side(run, found, tmp_path):
     assert psnr["differences"]["theirs − base"] == psnr["differences"]["whole − base"]
 
 
+def test_runs_of_one_stage_are_pooled_over_rows_and_runs(run, found, tmp_path, capfd):
+    second = shutil.copytree(run, tmp_path / "second")
+    alone, both = found(run), found(run, second, "--pool")
+    assert (list(both["subjects"]), both["seeds"]) == (["draft", "base", "grpo"], 2)
+    psnr, one = both["measures"]["psnr"], alone["measures"]["psnr"]
+    assert psnr["values"]["grpo"]["mean"] == pytest.approx(one["values"]["grpo"]["mean"])
+    assert psnr["differences"]["grpo − base"]["mean"] == pytest.approx(one["differences"]["grpo − base"]["mean"])
+    assert evaluate(run, "--pool") == 2
+    assert "--pool: expected several runs, the same stage of each, found grpo (grpo)" in capfd.readouterr().err
+
+
 def test_a_stage_that_is_not_there_is_one_error(run, capfd):
     assert evaluate(run, "--stage", "dpo") == 2
     assert "--stage dpo: the recipe has no such stage" in capfd.readouterr().err
