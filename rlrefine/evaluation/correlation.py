@@ -14,6 +14,8 @@ from rlrefine.score.statistics import pearson, spearman
 
 FEWEST = 4
 """Pairs without which there is no interval: its width is 1/√(n − 3)."""
+SAME = 1e-6
+"""Share of the largest value that one and the same value may differ by: some roundings in single precision."""
 AT_ONCE = 1_000_000
 """Numbers of a resample that are held at once."""
 
@@ -47,7 +49,7 @@ def correlate(x_N: np.ndarray, y_N: np.ndarray, seed: int = 0) -> Correlated:
         x_N, y_N: finite.
 
     Raises:
-        ValueError: there are fewer than 4 pairs, or one series has one value only.
+        ValueError: there are fewer than 4 pairs, or one series has one value only, but for rounding.
 
     Reference: Fisher, On the "probable error" of a coefficient of correlation, 1921; Efron and Tibshirani, An
         Introduction to the Bootstrap, 1993, section 6 (pairs).
@@ -58,13 +60,22 @@ def correlate(x_N: np.ndarray, y_N: np.ndarray, seed: int = 0) -> Correlated:
     if len(x_N) != len(y_N) or len(x_N) < FEWEST:
         raise ValueError(f"expected at least {FEWEST} pairs, found {min(len(x_N), len(y_N))}")
     r, rho = pearson(x_N, y_N), spearman(x_N, y_N)
-    if r is None or rho is None:
+    if r is None or rho is None or constant(x_N) or constant(y_N):
         raise ValueError("expected values that differ, found one and the same")
     r = float(np.clip(r, -1, 1)) if abs(r) < 1 - 1e-12 else float(np.sign(r))
     low, high, undefined = _bootstrap(x_N, y_N, seed)
     return Correlated(
         n=len(x_N), r=r, rho=rho, fisher=fisher_interval(r, len(x_N)), bootstrap=(low, high), undefined=undefined
     )
+
+
+def constant(values_N: np.ndarray) -> bool:
+    """Whether values differ by rounding in single precision at most, whose order says nothing.
+
+    >>> constant(np.array([0.04, 0.04000001])), constant(np.array([0.04, 0.0401]))
+    (True, False)
+    """
+    return bool(np.ptp(values_N) <= SAME * np.abs(values_N).max())
 
 
 def fisher_interval(r: float, n: int) -> tuple[float, float]:

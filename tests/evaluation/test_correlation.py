@@ -87,6 +87,7 @@ def test_many_pairs_are_resampled_in_parts_and_alike():
         ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], "expected at least 4 pairs, found 3"),
         ([1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0], "values that differ, found one and the same"),
         ([1.0, 2.0, 3.0, 4.0], [5.0, 5.0, 5.0, 5.0], "values that differ, found one and the same"),
+        ([1.0, 2.0, 3.0, 4.0], [0.04, 0.04000001, 0.04, 0.04000001], "values that differ, found one and the same"),
     ],
 )
 def test_what_has_no_correlation_is_an_error(x, y, message):
