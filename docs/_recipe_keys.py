@@ -28,6 +28,10 @@ SECTIONS = {
         "gradient_structure",
         "region_colour",
         "region_texture",
+        "psnr",
+        "ms_ssim",
+        "lpips",
+        "dists",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from rewards.dreamsim import DreamSimMetric as DreamSimMetric
     from rewards.dreamsim import PatchDreamSim as PatchDreamSim
     from rewards.features import FeatureCache as FeatureCache
+    from rewards.full_reference import MsSsim as MsSsim
+    from rewards.full_reference import Psnr as Psnr
     from rewards.functions import PairReward as PairReward
     from rewards.functions import TrlReward as TrlReward
+    from rewards.learned_distances import Dists as Dists
+    from rewards.learned_distances import Lpips as Lpips
     from rewards.masked import MaskedPerceptual as MaskedPerceptual
     from rewards.omnirefiner import omnirefiner_rewards as omnirefiner_rewards
     from rewards.patches import PatchPerceptual as PatchPerceptual
@@ -61,6 +65,10 @@ _HOME = {
     "RegionColour": "region_style",
     "RegionTexture": "region_style",
     "GradientStructure": "structure",
+    "Psnr": "full_reference",
+    "MsSsim": "full_reference",
+    "Lpips": "learned_distances",
+    "Dists": "learned_distances",
     "Failure": "types",
     "Groups": "types",
     "Reward": "types",
@@ -73,17 +81,21 @@ _HOME = {
 __all__ = [
     "Component",
     "DepthStructure",
+    "Dists",
     "DreamSimMetric",
     "Failure",
     "FeatureCache",
     "GradientStructure",
     "Groups",
+    "Lpips",
     "MaskedPerceptual",
     "MaskedPixel",
+    "MsSsim",
     "PairReward",
     "PatchDreamSim",
     "PatchPerceptual",
     "RegionColour",
+    "Psnr",
     "RegionSimilarity",
     "RegionTexture",
     "Reward",

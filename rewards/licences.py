@@ -13,6 +13,8 @@ DREAMSIM = (
     "of what they build on, DINO and SynCLR are Apache-2.0, CLIP and OpenCLIP MIT"
 )
 
+TORCHVISION = "torchvision is BSD-3-Clause and names no other licence for its weights, which ImageNet trained"
+
 MODELS: Mapping[str, str] = {
     "dreamsim": DREAMSIM,
     "depth-anything/Depth-Anything-V2-Small-hf": "Apache-2.0",
@@ -24,6 +26,9 @@ MODELS: Mapping[str, str] = {
     "facebook/dinov2-base": "Apache-2.0",
     "IDEA-Research/grounding-dino-tiny": "Apache-2.0",
     "facebook/sam2-hiera-large": "Apache-2.0",
+    "alexnet": TORCHVISION,
+    "vgg16": TORCHVISION,
+    "squeezenet1_1": TORCHVISION,
     "tomg-group-umd/CSD-ViT-L": "MIT, as the class that publishes it says; trained from OpenAI's CLIP ViT-L/14 (MIT)",
 }
 """Weights by the name that a recipe gives them."""
@@ -41,6 +46,7 @@ class Terms:
 
 
 ON_TRANSFORMERS = f"{OURS}, on transformers (Apache-2.0)"
+ON_TORCHMETRICS = f"{OURS}, on torchmetrics (Apache-2.0)"
 REWARDS: Mapping[str, Terms] = {
     "patch_perceptual": Terms(OURS),
     "masked_pixel": Terms(OURS),
@@ -53,6 +59,10 @@ REWARDS: Mapping[str, Terms] = {
     "region_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder, detector and segmenter"),
     "target_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
     "style_similarity": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
+    "psnr": Terms(ON_TORCHMETRICS),
+    "ms_ssim": Terms(ON_TORCHMETRICS),
+    "lpips": Terms(ON_TORCHMETRICS, f"weights: LPIPS BSD-2-Clause; {TORCHVISION}"),
+    "dists": Terms(ON_TORCHMETRICS, f"weights: DISTS MIT; {TORCHVISION}"),
 }
 """Rewards by the name that a recipe gives them."""
 

@@ -21,13 +21,12 @@ from rewards.types import RewardError
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 FILES = ("*.json", "*.txt", "*.safetensors")  # configurations, vocabularies and tensors; nothing that can hold code
-EXTRA = "pip install 'rlrefine[rewards]'"
 
 _LOADING = threading.Lock()  # what is set aside while loading belongs to the process
 
 
-def package(name: str) -> Any:
-    """A package of the extra ``rewards``.
+def package(name: str, extra: str = "rewards") -> Any:
+    """A package of an extra.
 
     Raises:
         RewardError: it is missing, or fits badly and fails at import in its own way.
@@ -35,7 +34,8 @@ def package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise RewardError(f"the package {name} cannot be imported ({error}): {EXTRA}") from error
+        how = f"pip install 'rlrefine[{extra}]'"
+        raise RewardError(f"the package {name} cannot be imported ({error}): {how}") from error
 
 
 def obtain(checkpoint: str, *, revision: str | None, download: bool, types: Collection[str]) -> Path:

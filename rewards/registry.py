@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import neural_settings, settings
+from rewards import metric_settings, neural_settings, settings
 
 
 class RegistryError(RuntimeError):
@@ -106,6 +106,24 @@ REWARDS: dict[str, Entry] = {
         settings=settings.RegionTextureSettings,
         place="rewards.region_style:RegionTexture",
         needs=frozenset({"masks", "references"}),
+    ),
+    "psnr": Entry(
+        settings=metric_settings.PsnrSettings, place="rewards.full_reference:Psnr", needs=frozenset({"targets"})
+    ),
+    "ms_ssim": Entry(
+        settings=metric_settings.MsSsimSettings, place="rewards.full_reference:MsSsim", needs=frozenset({"targets"})
+    ),
+    "lpips": Entry(
+        settings=metric_settings.LpipsSettings,
+        place="rewards.learned_distances:Lpips",
+        networks=True,
+        needs=frozenset({"targets"}),
+    ),
+    "dists": Entry(
+        settings=metric_settings.DistsSettings,
+        place="rewards.learned_distances:Dists",
+        networks=True,
+        needs=frozenset({"targets"}),
     ),
 }
 
