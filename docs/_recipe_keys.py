@@ -32,6 +32,10 @@ SECTIONS = {
         "ms_ssim",
         "lpips",
         "dists",
+        "text_alignment",
+        "edit_direction",
+        "pick_score",
+        "aesthetic",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

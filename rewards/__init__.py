@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rewards.aesthetic import Aesthetic as Aesthetic
     from rewards.composition import Component as Component
     from rewards.composition import WeightedRewards as WeightedRewards
     from rewards.depth import DepthStructure as DepthStructure
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from rewards.structure import GradientStructure as GradientStructure
     from rewards.style import StyleSimilarity as StyleSimilarity
     from rewards.target_similarity import TargetSimilarity as TargetSimilarity
+    from rewards.text_alignment import EditDirection as EditDirection
+    from rewards.text_alignment import PickScore as PickScore
+    from rewards.text_alignment import TextAlignment as TextAlignment
     from rewards.types import Failure as Failure
     from rewards.types import Groups as Groups
     from rewards.types import Reward as Reward
@@ -69,6 +73,10 @@ _HOME = {
     "MsSsim": "full_reference",
     "Lpips": "learned_distances",
     "Dists": "learned_distances",
+    "TextAlignment": "text_alignment",
+    "EditDirection": "text_alignment",
+    "PickScore": "text_alignment",
+    "Aesthetic": "aesthetic",
     "Failure": "types",
     "Groups": "types",
     "Reward": "types",
@@ -79,10 +87,12 @@ _HOME = {
 }
 
 __all__ = [
+    "Aesthetic",
     "Component",
     "DepthStructure",
     "Dists",
     "DreamSimMetric",
+    "EditDirection",
     "Failure",
     "FeatureCache",
     "GradientStructure",
@@ -95,6 +105,7 @@ __all__ = [
     "PatchDreamSim",
     "PatchPerceptual",
     "RegionColour",
+    "PickScore",
     "Psnr",
     "RegionSimilarity",
     "RegionTexture",
@@ -105,6 +116,7 @@ __all__ = [
     "Scores",
     "StyleSimilarity",
     "TargetSimilarity",
+    "TextAlignment",
     "TrlReward",
     "WeightedRewards",
     "omnirefiner_rewards",

@@ -123,7 +123,11 @@ def load(name: str, file: Path, device: str) -> tuple[Any, ...]:
     network = NETWORKS[name]
     with torch.device("meta"):  # no weights are drawn
         layers = getattr(pretrained.package("torchvision.models", EXTRA), network.model)(weights=None).features
-    state = {key.removeprefix("features."): value.float() for key, value in tensors(file).items() if "features." in key}
+    state = {
+        key.removeprefix("features."): value.float()
+        for key, value in pretrained.tensors(file).items()
+        if "features." in key
+    }
     try:
         layers.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -133,19 +137,6 @@ def load(name: str, file: Path, device: str) -> tuple[Any, ...]:
     return tuple(layers[start:stop] for start, stop in zip(starts, network.stages, strict=True))
 
 
-def tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file, and nothing else.
-
-    Raises:
-        RewardError: it is damaged, or holds code.
-    """
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        return {name: value for name, value in content.items() if torch.is_tensor(value)}
-    except Exception as error:  # damaged files raise all kinds
-        raise RewardError(f"{file} cannot be loaded: {error}") from error
-
-
 def packaged(file: str) -> dict[str, Tensor]:
     """Weights that travel in torchmetrics.
 
@@ -153,4 +144,4 @@ def packaged(file: str) -> dict[str, Tensor]:
         RewardError: the package is missing, or has them elsewhere.
     """
     functions = pretrained.package("torchmetrics.functional.image", EXTRA)
-    return tensors(Path(functions.__file__).parent / file)
+    return pretrained.tensors(Path(functions.__file__).parent / file)

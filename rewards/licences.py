@@ -26,6 +26,12 @@ MODELS: Mapping[str, str] = {
     "facebook/dinov2-base": "Apache-2.0",
     "IDEA-Research/grounding-dino-tiny": "Apache-2.0",
     "facebook/sam2-hiera-large": "Apache-2.0",
+    "yuvalkirstain/PickScore_v1": (
+        "its card names no licence, its authors' code is MIT; trained from LAION's CLIP ViT-H/14 (MIT)"
+    ),
+    "trl-lib/ddpo-aesthetic-predictor": (
+        "a copy of LAION's improved-aesthetic-predictor, whose licence is not stated beside the weights: ask its author"
+    ),
     "alexnet": TORCHVISION,
     "vgg16": TORCHVISION,
     "squeezenet1_1": TORCHVISION,
@@ -59,6 +65,10 @@ REWARDS: Mapping[str, Terms] = {
     "region_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder, detector and segmenter"),
     "target_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
     "style_similarity": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
+    "text_alignment": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
+    "edit_direction": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
+    "pick_score": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
+    "aesthetic": Terms(ON_TRANSFORMERS, "weights: those of checkpoint and encoder"),
     "psnr": Terms(ON_TORCHMETRICS),
     "ms_ssim": Terms(ON_TORCHMETRICS),
     "lpips": Terms(ON_TORCHMETRICS, f"weights: LPIPS BSD-2-Clause; {TORCHVISION}"),

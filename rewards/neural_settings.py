@@ -21,7 +21,7 @@ def check_counts(**counts: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSimilaritySettings:
-    """Similarity of a vision network's features to the target's."""
+    """Similarity of a vision network's features to those of the target, the draft or the references."""
 
     encoder: Literal["siglip2", "clip", "dinov2"] = "siglip2"
     """The kind of network."""
@@ -36,10 +36,25 @@ class TargetSimilaritySettings:
     batch: int = 16
     """Images that go through the network at once; less takes less memory and changes nothing else."""
     keep_targets: int = 0
-    """Rows whose targets' features stay in memory for the next steps; 0 embeds targets anew at every step."""
+    """Targets whose features stay in memory for the next steps; 0 embeds targets anew at every step."""
+    against: Literal["targets", "drafts", "references"] = "targets"
+    """What the image is compared with; of several references the mean counts."""
+    role: str | None = None
+    """With ``references``: the role of those that count; null for any. Rows without one do not count."""
 
     def __post_init__(self) -> None:
         check_counts(batch=self.batch, keep_targets=self.keep_targets)
+        if self.role is not None and self.against != "references":
+            raise ValueError(f"role: expected null where no references are compared with, found {self.role!r}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset() if self.against == "references" else frozenset({self.against})
+
+    @property
+    def uses(self) -> frozenset[str]:
+        named = f"references.{self.role}" if self.role else "references"
+        return frozenset({named} if self.against == "references" else ())
 
     @property
     def weights(self) -> tuple[str, ...]:

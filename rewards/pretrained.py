@@ -10,7 +10,7 @@ import functools
 import importlib
 import json
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from rewards.licences import licence_of
 from rewards.types import RewardError
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 FILES = ("*.json", "*.txt", "*.safetensors")  # configurations, vocabularies and tensors; nothing that can hold code
 
@@ -111,6 +112,53 @@ def from_hub(
     except Exception as error:  # the hub's client raises whatever the network library below it does
         reason = (str(error).splitlines() or [""])[0]
         raise RewardError(f"{repository} could not be downloaded: {type(error).__name__}: {reason}") from error
+
+
+def file_of(checkpoint: str, names: Sequence[str], hub: str, *, revision: str | None, download: bool) -> Path:
+    """One file: named itself, in a folder under one of these names, or in a repository under the name ``hub``.
+
+    Raises:
+        RewardError: it is not there.
+    """
+    place = Path(checkpoint).expanduser()
+    if place.exists():
+        files = [place] if place.is_file() else [place / name for name in names if (place / name).is_file()]
+        if not files:
+            raise RewardError(f"the folder {place} has none of {', '.join(names)}")
+        return files[0]
+    ask = functools.partial(package("huggingface_hub").hf_hub_download, filename=hub)
+    return from_hub(ask, checkpoint, revision, download, whole=Path.is_file)
+
+
+def tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file, and nothing else.
+
+    Raises:
+        RewardError: it is damaged, or holds code.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return package("safetensors.torch").load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        return {name: value for name, value in content.items() if torch.is_tensor(value)}
+    except RewardError:
+        raise
+    except Exception as error:  # damaged files raise all kinds
+        raise RewardError(f"{file} cannot be loaded: {error}") from error
+
+
+def tokenizer(folder: Path) -> Any:
+    """The tokenizer in a network's folder.
+
+    Raises:
+        RewardError: its files are missing or damaged.
+    """
+    if not any((folder / name).is_file() for name in VOCABULARIES):  # without one transformers makes one up
+        raise RewardError(f"the folder {folder} has no {VOCABULARIES[0]}: the network's vocabulary")
+    try:
+        return package("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # damaged files raise all kinds
+        raise RewardError(f"the tokenizer of {folder} cannot be loaded: {error}") from error
 
 
 def how_to_get(repository: str, revision: str | None) -> str:

@@ -11,8 +11,6 @@ for words is left out: it decides which words a box is labelled with, and no box
 
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +23,6 @@ from rewards.types import RewardError
 
 DETECTOR, SEGMENTER = "IDEA-Research/grounding-dino-tiny", "facebook/sam2-hiera-large"
 DETECTOR_NETWORK, SEGMENTER_NETWORK = "AutoModelForZeroShotObjectDetection", "Sam2Model"
-VOCABULARIES = ("tokenizer.json", "vocab.txt")
 
 
 class RegionFinder:
@@ -63,7 +60,7 @@ class RegionFinder:
         kinds = ("sam2", "sam2_video")
         self.segmenter = pretrained.obtain(segmenter, revision=segmenter_revision, download=download, types=kinds)
         self.preparations = read_preparation(self.detector), read_preparation(self.segmenter)
-        self.tokenizer = tokenizer(self.detector)
+        self.tokenizer = pretrained.tokenizer(self.detector)
 
     def __call__(self, image: Tensor, name: str) -> Tensor | None:
         """The mask ``[1, H, W]`` of an object in an image ``[3, H, W]``, ones and zeros; none if it is not found."""
@@ -129,17 +126,3 @@ def as_query(name: str) -> str:
     if not words or "." in words:
         raise RewardError(f"expected the name of one object, such as 'wooden chair', found {name!r}")
     return f"{words}."
-
-
-def tokenizer(folder: Path) -> Any:
-    """The detector's tokenizer.
-
-    Raises:
-        RewardError: its files are missing or damaged.
-    """
-    if not any((folder / name).is_file() for name in VOCABULARIES):  # without one transformers makes one up
-        raise RewardError(f"the folder {folder} has no {VOCABULARIES[0]}: the detector's vocabulary")
-    try:
-        return pretrained.package("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # damaged files raise all kinds
-        raise RewardError(f"the tokenizer of {folder} cannot be loaded: {error}") from error

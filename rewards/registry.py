@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import metric_settings, neural_settings, settings
+from rewards import metric_settings, neural_settings, settings, text_settings
 
 
 class RegistryError(RuntimeError):
@@ -125,6 +125,25 @@ REWARDS: dict[str, Entry] = {
         networks=True,
         needs=frozenset({"targets"}),
     ),
+    "text_alignment": Entry(
+        settings=text_settings.TextAlignmentSettings,
+        place="rewards.text_alignment:TextAlignment",
+        networks=True,
+        needs=frozenset({"prompts"}),
+    ),
+    "edit_direction": Entry(
+        settings=text_settings.EditDirectionSettings,
+        place="rewards.text_alignment:EditDirection",
+        networks=True,
+        needs=frozenset({"drafts"}),
+    ),
+    "pick_score": Entry(
+        settings=text_settings.PickScoreSettings,
+        place="rewards.text_alignment:PickScore",
+        networks=True,
+        needs=frozenset({"prompts"}),
+    ),
+    "aesthetic": Entry(settings=text_settings.AestheticSettings, place="rewards.aesthetic:Aesthetic", networks=True),
 }
 
 TRANSFORMS: dict[str, Entry] = {

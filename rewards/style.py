@@ -114,14 +114,7 @@ def find(checkpoint: str, revision: str | None, download: bool) -> Path:
     Raises:
         RewardError: it is not there.
     """
-    place = Path(checkpoint).expanduser()
-    if place.exists():
-        files = [place] if place.is_file() else [place / name for name in FILES if (place / name).is_file()]
-        if not files:
-            raise RewardError(f"the folder {place} has none of {', '.join(FILES)}")
-        return files[0]
-    ask = functools.partial(pretrained.package("huggingface_hub").hf_hub_download, filename=FILES[1])
-    return pretrained.from_hub(ask, checkpoint, revision, download, whole=Path.is_file)
+    return pretrained.file_of(checkpoint, FILES, FILES[1], revision=revision, download=download)
 
 
 def preparation(network: Any) -> Preparation:

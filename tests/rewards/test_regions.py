@@ -158,7 +158,7 @@ def test_a_missing_vocabulary_is_one_error(network_folder, tmp_path):
     folder = shutil.copytree(network_folder("grounding_dino"), tmp_path / "detector")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
-    with pytest.raises(RewardError, match=r"has no tokenizer.json: the detector's vocabulary"):
+    with pytest.raises(RewardError, match=r"has no tokenizer.json: the network's vocabulary"):
         finder_of(network_folder, detector=str(folder))
 
 

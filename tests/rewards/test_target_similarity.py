@@ -232,3 +232,36 @@ def test_damaged_weights_are_one_error(network_folder, tmp_path):
 
 def test_the_default_networks_have_their_terms():
     assert {family.checkpoint for family in FAMILIES.values()} <= set(MODELS)
+
+
+def test_against_references_of_a_role_is_the_mean_over_them(network_folder):
+    folder = network_folder("dinov2")
+    subject = [torch.rand(3, 32, 40), torch.rand(3, 36, 32)]
+    references, roles = [[subject[0], torch.rand(3, 32, 32), subject[1]], [subject[1]]], [["a", "b", "a"], ["a"]]
+    images = 0.25 + 0.5 * torch.rand(4, 3, 32, 32)
+    inputs = RewardInputs(images=images, references=references, roles=roles)
+    reward = TargetSimilarity(
+        encoder="dinov2", features="pooled", checkpoint=str(folder), against="references", role="a", keep_targets=2
+    )
+    assert (reward.needs, reward.uses) == (frozenset(), {"references.a"})
+    first, second = (upstream(folder, image[None], "pooled") for image in subject)
+    found = upstream(folder, images, "pooled")
+    by_first, by_second = (F.cosine_similarity(found, other, dim=-1) for other in (first, second))
+    expected = torch.cat([(by_first + by_second)[:2] / 2, by_second[2:]])
+    torch.testing.assert_close(reward(inputs), expected, atol=1e-5, rtol=0)
+    assert len(reward.kept) == 2
+
+
+@pytest.mark.parametrize(
+    "more", [{"against": "drafts"}, {"against": "references"}, {"against": "references", "role": "style"}]
+)
+def test_against_something_else_keeps_the_contract(more, network_folder):
+    check_reward(TargetSimilarity(encoder="clip", features="pooled", checkpoint=str(network_folder("clip")), **more))
+
+
+def test_against_drafts_an_unchanged_image_scores_best(network_folder):
+    reward = TargetSimilarity(encoder="clip", checkpoint=str(network_folder("clip")), against="drafts")
+    draft = torch.rand(1, 3, 32, 32)
+    found = reward(RewardInputs(images=torch.cat([draft, torch.rand(1, 3, 32, 32)]), drafts=draft))
+    assert found[0].item() == pytest.approx(1.0, abs=1e-5)
+    assert found[1] < found[0]
