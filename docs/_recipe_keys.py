@@ -36,6 +36,8 @@ SECTIONS = {
         "edit_direction",
         "pick_score",
         "aesthetic",
+        "ocr_text",
+        "face_identity",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

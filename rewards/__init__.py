@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rewards.depth import DepthStructure as DepthStructure
     from rewards.dreamsim import DreamSimMetric as DreamSimMetric
     from rewards.dreamsim import PatchDreamSim as PatchDreamSim
+    from rewards.faces import FaceIdentity as FaceIdentity
     from rewards.features import FeatureCache as FeatureCache
     from rewards.full_reference import MsSsim as MsSsim
     from rewards.full_reference import Psnr as Psnr
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rewards.learned_distances import Dists as Dists
     from rewards.learned_distances import Lpips as Lpips
     from rewards.masked import MaskedPerceptual as MaskedPerceptual
+    from rewards.ocr import OcrText as OcrText
     from rewards.omnirefiner import omnirefiner_rewards as omnirefiner_rewards
     from rewards.patches import PatchPerceptual as PatchPerceptual
     from rewards.pixel import MaskedPixel as MaskedPixel
@@ -77,6 +79,8 @@ _HOME = {
     "EditDirection": "text_alignment",
     "PickScore": "text_alignment",
     "Aesthetic": "aesthetic",
+    "FaceIdentity": "faces",
+    "OcrText": "ocr",
     "Failure": "types",
     "Groups": "types",
     "Reward": "types",
@@ -93,6 +97,7 @@ __all__ = [
     "Dists",
     "DreamSimMetric",
     "EditDirection",
+    "FaceIdentity",
     "Failure",
     "FeatureCache",
     "GradientStructure",
@@ -101,6 +106,7 @@ __all__ = [
     "MaskedPerceptual",
     "MaskedPixel",
     "MsSsim",
+    "OcrText",
     "PairReward",
     "PatchDreamSim",
     "PatchPerceptual",

@@ -32,6 +32,8 @@ MODELS: Mapping[str, str] = {
     "trl-lib/ddpo-aesthetic-predictor": (
         "a copy of LAION's improved-aesthetic-predictor, whose licence is not stated beside the weights: ask its author"
     ),
+    "opencv/face_detection_yunet": "MIT",
+    "opencv/face_recognition_sface": "Apache-2.0; what it was trained on is not stated",
     "alexnet": TORCHVISION,
     "vgg16": TORCHVISION,
     "squeezenet1_1": TORCHVISION,
@@ -69,6 +71,8 @@ REWARDS: Mapping[str, Terms] = {
     "edit_direction": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
     "pick_score": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
     "aesthetic": Terms(ON_TRANSFORMERS, "weights: those of checkpoint and encoder"),
+    "ocr_text": Terms(f"{OURS}, on rapidocr (Apache-2.0)", "weights: PP-OCR Apache-2.0, in the package"),
+    "face_identity": Terms(f"{OURS}, on OpenCV (Apache-2.0)", "weights: those of detector and recognizer"),
     "psnr": Terms(ON_TORCHMETRICS),
     "ms_ssim": Terms(ON_TORCHMETRICS),
     "lpips": Terms(ON_TORCHMETRICS, f"weights: LPIPS BSD-2-Clause; {TORCHVISION}"),

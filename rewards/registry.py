@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import metric_settings, neural_settings, settings, text_settings
+from rewards import metric_settings, neural_settings, reading_settings, settings, text_settings
 
 
 class RegistryError(RuntimeError):
@@ -142,6 +142,18 @@ REWARDS: dict[str, Entry] = {
         place="rewards.text_alignment:PickScore",
         networks=True,
         needs=frozenset({"prompts"}),
+    ),
+    "ocr_text": Entry(
+        settings=reading_settings.OcrTextSettings,
+        place="rewards.ocr:OcrText",
+        networks=True,
+        needs=frozenset({"prompts"}),
+    ),
+    "face_identity": Entry(
+        settings=reading_settings.FaceIdentitySettings,
+        place="rewards.faces:FaceIdentity",
+        networks=True,
+        needs=frozenset({"drafts"}),
     ),
     "aesthetic": Entry(settings=text_settings.AestheticSettings, place="rewards.aesthetic:Aesthetic", networks=True),
 }
