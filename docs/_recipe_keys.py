@@ -38,6 +38,8 @@ SECTIONS = {
         "aesthetic",
         "ocr_text",
         "face_identity",
+        "vlm_judge",
+        "vlm_win_rate",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rewards.full_reference import Psnr as Psnr
     from rewards.functions import PairReward as PairReward
     from rewards.functions import TrlReward as TrlReward
+    from rewards.judge import VlmJudge as VlmJudge
     from rewards.learned_distances import Dists as Dists
     from rewards.learned_distances import Lpips as Lpips
     from rewards.masked import MaskedPerceptual as MaskedPerceptual
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from rewards.types import RewardInputs as RewardInputs
     from rewards.types import RewardOutput as RewardOutput
     from rewards.types import Scores as Scores
+    from rewards.win_rate import VlmWinRate as VlmWinRate
+    from rewards.win_rate import WinRate as WinRate
 
 _HOME = {
     "Component": "composition",
@@ -80,6 +83,9 @@ _HOME = {
     "PickScore": "text_alignment",
     "Aesthetic": "aesthetic",
     "FaceIdentity": "faces",
+    "VlmJudge": "judge",
+    "VlmWinRate": "win_rate",
+    "WinRate": "win_rate",
     "OcrText": "ocr",
     "Failure": "types",
     "Groups": "types",
@@ -124,7 +130,10 @@ __all__ = [
     "TargetSimilarity",
     "TextAlignment",
     "TrlReward",
+    "VlmJudge",
+    "VlmWinRate",
     "WeightedRewards",
+    "WinRate",
     "omnirefiner_rewards",
     "ssim",
 ]

@@ -44,8 +44,8 @@ class FaceIdentity:
     Raises:
         RewardError: the package or a network is missing or damaged.
 
-    Cost: a pass of YuNet (76 thousand parameters) at the image's own size, and for each face one of SFace of 112 × 112 pixels. It
-        runs on the CPU.
+    Cost: a pass of YuNet (76 thousand parameters) at the image's own size, and for each face one of SFace of 112 × 112
+        pixels. It runs on the CPU.
 
     Hacked by: pasting the reference's face back, frozen in pose and light; and a second, small copy of it anywhere,
         since the best of all faces counts. It does not see whether the face is well drawn.

@@ -71,6 +71,8 @@ REWARDS: Mapping[str, Terms] = {
     "edit_direction": Terms(ON_TRANSFORMERS, "weights: those of encoder"),
     "pick_score": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
     "aesthetic": Terms(ON_TRANSFORMERS, "weights: those of checkpoint and encoder"),
+    "vlm_judge": Terms(f"{OURS}, on the openai client (Apache-2.0)", "weights: those that the endpoint serves"),
+    "vlm_win_rate": Terms(f"{OURS}, on the openai client (Apache-2.0)", "weights: those that the endpoint serves"),
     "ocr_text": Terms(f"{OURS}, on rapidocr (Apache-2.0)", "weights: PP-OCR Apache-2.0, in the package"),
     "face_identity": Terms(f"{OURS}, on OpenCV (Apache-2.0)", "weights: those of detector and recognizer"),
     "psnr": Terms(ON_TORCHMETRICS),

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rewards.types import Failure, Reward, RewardError, RewardInputs, RewardOutput, Scores
+from rewards.types import Failure, Reward, RewardError, RewardInputs, RewardOutput, Scores, unit_of
 
 GIVE_UP = 3
 """Samples that fail by themselves, one after the other from the first, before the fault is not theirs."""
@@ -42,7 +42,7 @@ def _scored(reward: Reward, inputs: RewardInputs) -> Scores:
     except Exception as error:  # whatever it is, it is a failure of these samples
         raised = "" if isinstance(error, RewardError) else f"{type(reward).__name__} raised {type(error).__name__}: "
         failure = Failure("raised", f"{raised}{error}")
-        alone = len(inputs.images) == 1
+        alone = len(_units(reward, inputs)) == 1
         return _all_failed(failure, inputs.images) if alone else _one_by_one(reward, inputs, failure)
     return checked(found, inputs.images, reward.range)
 
@@ -50,12 +50,18 @@ def _scored(reward: Reward, inputs: RewardInputs) -> Scores:
 def _one_by_one(reward: Reward, inputs: RewardInputs, failure: Failure) -> Scores:
     """What each sample scores alone; the failure of the whole for those that are not tried any more."""
     alone: list[Scores] = []
-    for row in range(inputs.rows):
-        for sample in range(inputs.group_size):
-            part = inputs.part([row], [sample])
-            in_vain = len(alone) >= GIVE_UP and all(scores.failures for scores in alone)
-            alone.append(_all_failed(failure, part.images) if in_vain else _scored(reward, part))
+    for row, samples in _units(reward, inputs):
+        part = inputs.part([row], samples)
+        in_vain = len(alone) >= GIVE_UP and all(scores.failures for scores in alone)
+        alone.append(_all_failed(failure, part.images) if in_vain else _scored(reward, part))
     return joined(alone)
+
+
+def _units(reward: Reward, inputs: RewardInputs) -> list[tuple[int, list[int]]]:
+    """What can be scored by itself: each sample of a row, or for a reward that compares them all of a row's."""
+    group = list(range(inputs.group_size))
+    parts = [group] if unit_of(reward) == "group" else [[sample] for sample in group]
+    return [(row, samples) for row in range(inputs.rows) for samples in parts]
 
 
 def checked(found: object, images: Tensor, bounds: tuple[float, float]) -> Scores:

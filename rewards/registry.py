@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import metric_settings, neural_settings, reading_settings, settings, text_settings
+from rewards import judge_settings, metric_settings, neural_settings, reading_settings, settings, text_settings
 
 
 class RegistryError(RuntimeError):
@@ -27,6 +27,7 @@ class Entry:
         place: ``module:class``.
         needs: conditions of every row.
         uses: conditions without which the part does not apply to a row.
+        unit: ``group`` for a reward that compares the samples of a row with each other, else ``sample``.
         networks: whether it looks through networks of which only their weights tell the sizes.
         package: where it comes from, with its version; None for what is built in.
     """
@@ -36,6 +37,7 @@ class Entry:
     needs: frozenset[str] = field(default_factory=frozenset)
     uses: frozenset[str] = field(default_factory=frozenset)
     networks: bool = False
+    unit: str = "sample"
     package: str | None = None
 
     def needs_with(self, chosen: Any) -> frozenset[str]:
@@ -142,6 +144,19 @@ REWARDS: dict[str, Entry] = {
         place="rewards.text_alignment:PickScore",
         networks=True,
         needs=frozenset({"prompts"}),
+    ),
+    "vlm_judge": Entry(
+        settings=judge_settings.VlmJudgeSettings,
+        place="rewards.judge:VlmJudge",
+        networks=True,
+        needs=frozenset({"prompts", "drafts"}),
+    ),
+    "vlm_win_rate": Entry(
+        settings=judge_settings.VlmWinRateSettings,
+        place="rewards.win_rate:VlmWinRate",
+        networks=True,
+        unit="group",
+        needs=frozenset({"prompts", "drafts"}),
     ),
     "ocr_text": Entry(
         settings=reading_settings.OcrTextSettings,

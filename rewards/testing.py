@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rewards.measuring import measured
-from rewards.types import FIELDS, Reward, RewardError, RewardInputs, Scores
+from rewards.types import FIELDS, Reward, RewardError, RewardInputs, Scores, unit_of
 
 TENSORS = ("targets", "drafts", "masks")
 
@@ -27,9 +27,9 @@ def check_reward(
 
     One finite real score in the declared range for each image; the same scores again, without a draw from the global
     random generator and without a change of the inputs; scores that follow their samples and rows, and depend on no
-    other image of the batch; the same within ``tolerance`` for images in double precision; equal to the target scores
-    best, where targets are needed; a row without masks is scored unless masks are needed; what is needed and missing is
-    a ``RewardError`` that names it; a row without what is used costs no other row its score; an image of NaN gets no
+    other image of the batch (for a reward of whole groups: of another row); the same within ``tolerance`` for images in
+    double precision; equal to the target scores best, where targets are needed; a row without masks is scored unless
+    masks are needed; what is needed and missing is a ``RewardError`` that names it; a row without what is used costs no other row its score; an image of NaN gets no
     score, and costs no other image its own.
 
     Args:
@@ -119,10 +119,11 @@ def _check_order(reward: Reward, inputs: RewardInputs, scores: Tensor, same: Cal
     same(turned, score_PG.flip(1).flatten(), "scores do not follow the samples of a row")
     turned = _scores(reward, inputs.part(all_rows[::-1], samples))
     same(turned, score_PG.flip(0).flatten(), "scores do not follow the rows")
+    units = [samples] if unit_of(reward) == "group" else [[sample] for sample in samples]
     for row in all_rows:
-        for sample in samples:
-            alone = _scores(reward, inputs.part([row], [sample]))
-            same(alone, score_PG[row, sample : sample + 1], "a score depends on the rest of the batch")
+        for some in units:
+            alone = _scores(reward, inputs.part([row], some))
+            same(alone, score_PG[row, some], "a score depends on the rest of the batch")
 
 
 def _as_double(inputs: RewardInputs) -> RewardInputs:
@@ -182,7 +183,8 @@ def _check_failure(
     found = measured("reward", reward, replace(inputs, images=broken))
     assert 1 in found.failures, "an image of NaN gets a score"
     assert len(found.failures) == 1, "an image of NaN costs others of its batch their scores"
-    others = [sample for sample in range(len(broken)) if sample != 1]
+    siblings = range(inputs.group_size) if unit_of(reward) == "group" else [1]  # of the row that lost one
+    others = [sample for sample in range(len(broken)) if sample not in siblings]
     same(found.values[others], scores[others], "an image of NaN changes the scores of others")
 
 

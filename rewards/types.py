@@ -230,6 +230,7 @@ class Reward(Protocol):
         needs: conditions that every row must have.
         uses: conditions without which the reward does not apply to a row; such rows never reach it.
         range: least and greatest possible score.
+        unit: ``group`` for one that compares the samples of a row, which it is then given whole; ``sample`` without.
 
     A condition is ``targets``, ``drafts``, ``masks``, ``references``, ``references.ROLE`` for one of that role, or the
     name of a column of extras.
@@ -240,3 +241,8 @@ class Reward(Protocol):
     range: tuple[float, float]
 
     def __call__(self, inputs: RewardInputs) -> Tensor | Scores: ...
+
+
+def unit_of(reward: Reward) -> str:
+    """What a reward scores by itself: a ``sample``, or only a whole ``group``, as its attribute ``unit`` says."""
+    return getattr(reward, "unit", "sample")

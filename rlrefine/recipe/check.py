@@ -120,11 +120,14 @@ def geometry(recipe: Recipe) -> Iterator[Finding]:
     """Batches divide without remainder, so that every sample counts the same."""
     for label, stage in recipe.stages.items():
         group = stage.settings.group_size if isinstance(stage.settings, SamplingSettings) else 1
-        whole = OBJECTIVES[stage.objective].unit == "group"
+        whole = {
+            "micro_batch": OBJECTIVES[stage.objective].unit == "group",
+            "reward_batch": any(REWARDS[part.name].unit == "group" for part in recipe.rewards.values()),
+        }
         for name in ("micro_batch", "rollout_batch", "reward_batch"):
             size = getattr(stage, name)
             if size is not None:
-                compared = whole and name == "micro_batch"
+                compared = whole.get(name, False)
                 yield from _division(("stages", label, name), size, stage.prompts_per_step, group, compared)
 
 

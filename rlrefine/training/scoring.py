@@ -9,6 +9,7 @@ from torch import Tensor
 from rewards import Component, Failure, Groups, RewardError, RewardInputs, RewardOutput, WeightedRewards
 from rewards.measuring import joined
 from rewards.registry import REWARDS, TRANSFORMS
+from rewards.types import unit_of
 from rlrefine.data.records import Batch
 from rlrefine.recipe.schema import RewardPart
 from rlrefine.training.engine import Engine
@@ -63,6 +64,7 @@ def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunk
     Transforms see whole groups, however these were cut. What failed is among the output's ``failures``.
     """
     group_size, parts = len(images) // len(batch), []
+    _whole_groups(rewards, chunks, group_size)
     for chunk in chunks:
         first = chunk.rows.start * group_size + chunk.samples.start
         count = (chunk.rows.stop - chunk.rows.start) * chunk.group_size
@@ -70,6 +72,17 @@ def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunk
     groups = Groups(size=group_size, references=tuple(len(example.references) for example in batch.examples))
     whole = {label: joined([part[label] for part in parts]) for label in rewards.components}
     return _with_places(rewards.combine(whole, groups), batch, group_size)
+
+
+def _whole_groups(rewards: WeightedRewards, chunks: Sequence[Chunk], group_size: int) -> None:
+    """
+    Raises:
+        RewardError: a reward that compares the samples of a row would be given a part of them.
+    """
+    for label, component in rewards.components.items():
+        cut = [chunk.group_size for chunk in chunks if chunk.group_size != group_size]
+        if unit_of(component.reward) == "group" and cut:
+            raise RewardError(f"{label}: expected whole groups of {group_size} samples, found {cut[0]}: reward_batch")
 
 
 def _with_places(output: RewardOutput, batch: Batch, group_size: int) -> RewardOutput:
