@@ -8,7 +8,7 @@ import json
 import os
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -149,10 +149,20 @@ async def _once(client: Any, body: Body) -> str:
     except openai.APITimeoutError as error:
         raise _AgainError("timeout", "the server took too long") from error
     except (openai.APIConnectionError, *_network_errors(client)) as error:
-        cause = error.__cause__
-        if isinstance(cause, _UnfitError):
-            raise cause from error
-        raise _AgainError("connection", f"the connection failed ({type(cause or error).__name__})") from error
+        below = list(_below(error))
+        for cause in below:
+            if isinstance(cause, _UnfitError):
+                raise cause from error
+        raise _AgainError("connection", f"the connection failed ({type(below[0]).__name__})") from error
+
+
+def _below(error: BaseException) -> Iterator[BaseException]:
+    """What an error comes from, and at last the error itself."""
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield cause
+        yield from (each for each in _below(cause) if each is not cause)
+    yield error
 
 
 def _raise_status(error: Any) -> None:

@@ -31,11 +31,11 @@ def check_endpoint(endpoint: str, key_env: str | None) -> None:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("endpoint: expected an address such as http://127.0.0.1:8000/v1, found something else")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("endpoint: expected an address without a name and a password; name a variable with key_env")
+        raise ValueError("endpoint: expected an address without name and password (key_env is for a key), found some")
     if key_env is None:
         return
     if not SECRET_NAME.fullmatch(key_env):
-        raise ValueError("key_env: expected the name of an environment variable in capitals, such as OPENAI_API_KEY")
+        raise ValueError("key_env: expected the name of an environment variable, such as OPENAI_API_KEY, found no name")
     if parts.scheme == "http" and not _loopback(parts.hostname):
         raise ValueError("endpoint: expected https:// where a key is sent to another machine, found http://")
 

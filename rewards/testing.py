@@ -29,8 +29,8 @@ def check_reward(
     random generator and without a change of the inputs; scores that follow their samples and rows, and depend on no
     other image of the batch (for a reward of whole groups: of another row); the same within ``tolerance`` for images in
     double precision; equal to the target scores best, where targets are needed; a row without masks is scored unless
-    masks are needed; what is needed and missing is a ``RewardError`` that names it; a row without what is used costs no other row its score; an image of NaN gets no
-    score, and costs no other image its own.
+    masks are needed; what is needed and missing is a ``RewardError`` that names it; a row without what is used costs no
+    other row its score; an image of NaN gets no score, and costs no other image its own.
 
     Args:
         size: height and width of the images; make them fit the reward.

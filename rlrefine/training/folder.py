@@ -31,6 +31,10 @@ PACKAGES = (
     "pillow",
 )
 
+JUDGES = "judges.json"
+Judges = dict[str, dict[str, str]]
+"""Label of a reward → what it says of itself beside its settings: the judge, the hash of what is asked."""
+
 
 class RunFolder:
     """Paths and small files of a run."""
@@ -90,7 +94,7 @@ class RunFolder:
     def tensorboard(self, stage: str) -> Path:
         return self.root / "tensorboard" / stage
 
-    def create(self, recipe: Recipe) -> None:
+    def create(self, recipe: Recipe, judges: Judges | None = None) -> None:
         """Make the folder and write down what runs.
 
         Raises:
@@ -105,6 +109,8 @@ class RunFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             write_text(self.root / "environment.json", json.dumps(environment(), indent=1) + "\n")
+            if judges:
+                write_text(self.root / JUDGES, json.dumps(judges, indent=1) + "\n")
             write_text(self.resolved, yaml.safe_dump(to_mapping(recipe), sort_keys=False, width=120))
         except OSError as error:
             raise UsageError(f"cannot write to {self.root}: {error}") from error
@@ -115,6 +121,17 @@ class RunFolder:
         before = json.loads(file.read_text()).get("packages", {}) if file.is_file() else {}
         now = environment()["packages"]
         return [f"{name} {before[name]} became {now[name]}" for name in before if before[name] != now.get(name)]
+
+    def changed_judges(self, now: Judges) -> list[str]:
+        """What rewards say of themselves otherwise than when the run began."""
+        file = self.root / JUDGES
+        before: Judges = json.loads(file.read_text()) if file.is_file() else {}
+        return [
+            f"{key} of rewards.{label} is another"
+            for label, said in before.items()
+            for key, value in said.items()
+            if now.get(label, {}).get(key) != value
+        ]
 
     @contextmanager
     def locked(self) -> Iterator[None]:

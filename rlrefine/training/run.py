@@ -20,9 +20,9 @@ from rlrefine.report.table import held_out_table
 from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encodings
 from rlrefine.training.engine import Engine
-from rlrefine.training.folder import RunFolder
+from rlrefine.training.folder import Judges, RunFolder
 from rlrefine.training.progress import Reporter
-from rlrefine.training.scoring import build_rewards
+from rlrefine.training.scoring import build_rewards, provenance
 from rlrefine.training.stage import StageRun
 
 
@@ -39,13 +39,13 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
         RlrefineError: whatever stops it; what was reached is in the folder and can be resumed.
     """
     _check_stage(recipe, only_stage)
-    _check_parts(recipe)
+    judges = _check_parts(recipe)
     recipe = with_absolute_paths(recipe)
     engine = start_engine(recipe)
     name = engine.agree(recipe.run.name or f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(Path(recipe.run.out) / name)
     if engine.is_main:
-        folder.create(recipe)
+        folder.create(recipe, judges)
     execute(recipe, folder, engine, report, only_stage)
     return folder
 
@@ -68,8 +68,8 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
     folder = RunFolder.of_run(root)
     recipe = load_recipe(folder.resolved, changes)
     _check_stage(recipe, only_stage)
-    _check_parts(recipe)
-    for change in folder.changed_versions():
+    judges = _check_parts(recipe)
+    for change in (*folder.changed_versions(), *folder.changed_judges(judges)):
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
     execute(recipe, folder, start_engine(recipe), report, only_stage)
     return folder
@@ -85,10 +85,14 @@ def start_engine(recipe: Recipe) -> Engine:
     return Engine(recipe.engine)
 
 
-def _check_parts(recipe: Recipe) -> None:
-    """What cannot be loaded, a model or the package or weights of a reward, stops a run here and not after a stage."""
+def _check_parts(recipe: Recipe) -> Judges:
+    """What cannot be loaded, a model or the package or weights of a reward, stops a run here and not after a stage.
+
+    Returns:
+        What rewards say of themselves beside their settings.
+    """
     POLICIES[recipe.policy.name].check_available(recipe.policy.settings)
-    build_rewards(recipe.rewards)
+    return provenance(build_rewards(recipe.rewards))
 
 
 def _check_stage(recipe: Recipe, only_stage: str | None) -> None:

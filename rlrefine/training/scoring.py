@@ -36,6 +36,13 @@ def _component(label: str, part: RewardPart) -> Component:
     return Component(reward=reward, weight=part.weight, transform=transform)
 
 
+def provenance(rewards: WeightedRewards | None) -> dict[str, dict[str, str]]:
+    """What rewards say of themselves beside their settings, by label: a judge, what it is asked."""
+    components = rewards.components.items() if rewards else ()
+    found = {label: getattr(component.reward, "provenance", None) for label, component in components}
+    return {label: dict(said) for label, said in found.items() if said}
+
+
 def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
     """What rewards are given for the samples of a batch: each condition once per row, on the images' device."""
     targets, masks = batch.targets, batch.masks

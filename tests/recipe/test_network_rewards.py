@@ -40,6 +40,15 @@ def with_reward(text, data=None):
         ("name: region_similarity, revision: abc", "revision: found 'abc', expected null with encoder dreamsim"),
         ("name: region_similarity, detection: {treshold: 0.3}", "did you mean 'threshold'?"),
         ("name: region_similarity, detection: {threshold: 1.5}", "threshold: found 1.5, expected a number between 0"),
+        ("name: target_similarity, role: style", "role: found 'style', expected null where no references are compared"),
+        ("name: psnr, limit: 0", "limit: found 0.0, expected a positive number of decibels"),
+        ("name: ms_ssim, scales: 6", "scales: found 6, expected 1 to 5"),
+        ("name: lpips, network: resnet", "network: found 'resnet', expected one of alex, vgg, squeeze"),
+        ("name: ocr_text, confidence: 2", "confidence: found 2.0, expected a number from 0 to 1"),
+        ("name: face_identity, threshold: 0", "threshold: found 0.0, expected a number between 0 and 1"),
+        ("name: vlm_judge, deadline: 0", "deadline: found 0.0, expected a positive number of seconds"),
+        ("name: vlm_judge, weights: {beauty: 1}", "weights: found beauty, expected some of instruction"),
+        ("name: vlm_win_rate, opponents: 0", "opponents: found 0, expected at least 1, or null for all"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_line(text, message, tmp_path):
@@ -94,3 +103,19 @@ def test_every_reward_and_every_default_network_has_its_terms():
     defaults = {DepthStructureSettings().checkpoint, StyleSimilaritySettings().checkpoint}
     defaults |= {DetectionSettings().detector, DetectionSettings().segmenter}
     assert defaults <= set(MODELS)
+
+
+def test_a_secret_in_the_place_of_its_name_is_refused_and_not_repeated(tmp_path):
+    found = problems(with_reward("name: vlm_judge, key_env: sk-canary-7d1f"), tmp_path)
+    assert len(found) == 1
+    assert "key_env" in found[0]
+    assert "the name of an environment variable" in found[0]
+
+
+def test_a_reward_of_whole_groups_is_not_given_a_part_of_one(tmp_path):
+    recipe = with_reward("name: vlm_win_rate").replace("group_size: ", "reward_batch: 2, group_size: ", 1)
+    assert "reward_batch: 2" in recipe
+    found = problems(recipe, tmp_path)
+    assert any("whole groups, whose samples are compared with each other" in problem for problem in found), found
+    (tmp_path / "r.yaml").write_text(recipe.replace("vlm_win_rate", "vlm_judge"))
+    load_recipe(tmp_path / "r.yaml")  # the control: a reward of samples is

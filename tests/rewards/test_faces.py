@@ -28,7 +28,7 @@ def face(seed):
     return made
 
 
-def picture(*people, size=(96, 160), ground=0.5):
+def picture(*people, size=(128, 248), ground=0.5):
     """People at places, multiples of 8, on grey: ``[3, H, W]``."""
     made = torch.full((3, *size), ground)
     for seed, top, left in people:
@@ -41,19 +41,19 @@ def inputs_of(images, drafts):
 
 
 def test_the_same_face_elsewhere_is_alike_and_another_is_not(reward_of):
-    images = [picture((1, 8, 16)), picture((1, 32, 96)), picture((2, 32, 96))]
-    scores = reward_of()(inputs_of(images, [picture((1, 8, 16))])).values
+    images = [picture((1, 40, 40)), picture((1, 48, 160)), picture((2, 48, 160))]
+    scores = reward_of()(inputs_of(images, [picture((1, 40, 40))])).values
     assert scores[0].item() == pytest.approx(1.0, abs=1e-5)
     assert scores[1].item() == pytest.approx(1.0, abs=1e-3)  # the crop is aligned, so the place does not matter
-    assert scores[2] < 0.6
+    assert scores[2] < 0.5
 
 
 def test_the_score_is_the_cosine_of_opencv(reward_of, files):
     import cv2
 
-    images = [picture((1, 8, 16)), picture((2, 8, 16))]
+    images = [picture((1, 40, 40)), picture((2, 40, 40))]
     pixels = [(image.flip(0).permute(1, 2, 0) * 255).round().byte().numpy().copy() for image in images]
-    finder = cv2.FaceDetectorYN.create(files[0], "", (160, 96), 0.6, 0.3, 50)
+    finder = cv2.FaceDetectorYN.create(files[0], "", (248, 128), 0.6, 0.3, 50)
     known = cv2.FaceRecognizerSF.create(files[1], "")
     features = [known.feature(known.alignCrop(each, finder.detect(each)[1][0])).copy() for each in pixels]
     expected = known.match(features[0], features[1], cv2.FaceRecognizerSF_FR_COSINE)
@@ -62,12 +62,12 @@ def test_the_score_is_the_cosine_of_opencv(reward_of, files):
 
 
 def test_the_best_of_all_faces_counts_against_the_largest_of_the_draft(reward_of):
-    crowd = picture((2, 8, 8), (1, 32, 96))
-    assert reward_of()(inputs_of([crowd], [picture((1, 8, 16))])).values.item() == pytest.approx(1.0, abs=1e-3)
+    crowd = picture((2, 40, 40), (1, 48, 160))
+    assert reward_of()(inputs_of([crowd], [picture((1, 40, 40))])).values.item() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_lost_face_scores_zero_or_fails_and_a_row_without_a_person_does_not_apply(reward_of):
-    nobody, somebody = picture(), picture((1, 8, 16))
+    nobody, somebody = picture(), picture((1, 40, 40))
     inputs = inputs_of([nobody, somebody, nobody, somebody], [somebody, nobody])
     scores = measured("face", reward_of(), inputs)
     assert scores.applicable.tolist() == [True, True, False, False]
@@ -79,13 +79,13 @@ def test_a_lost_face_scores_zero_or_fails_and_a_row_without_a_person_does_not_ap
 
 def test_red_is_told_from_blue(reward_of):
     """OpenCV takes blue first: a face whose mark is blue is none."""
-    assert len(reward_of().faces(picture((1, 8, 16)))) == 1
-    assert len(reward_of().faces(picture((1, 8, 16)).flip(0))) == 0
+    assert len(reward_of().faces(picture((1, 40, 40)))) == 1
+    assert len(reward_of().faces(picture((1, 40, 40)).flip(0))) == 0
 
 
 def test_the_reference_of_a_role_shows_the_person(reward_of):
-    images = torch.stack([picture((1, 8, 16)), picture((1, 8, 16))])
-    references = [[picture((2, 8, 16)), picture((1, 16, 40), size=(88, 104))], [picture((2, 8, 16))]]
+    images = torch.stack([picture((1, 40, 40)), picture((1, 40, 40))])
+    references = [[picture((2, 40, 40)), picture((1, 40, 56), size=(120, 152))], [picture((2, 40, 40))]]
     inputs = RewardInputs(images=images, references=references, roles=[["scene", "person"], ["scene"]])
     reward = reward_of(against="references", role="person")
     assert (reward.needs, reward.uses) == (frozenset(), {"references.person"})
@@ -94,8 +94,7 @@ def test_the_reference_of_a_role_shows_the_person(reward_of):
     assert scores.values[0].item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_keeps_the_contract_where_there_are_faces_and_where_there_are_none(reward_of):
-    check_reward(reward_of(), size=(64, 80))
+def test_keeps_the_contract(reward_of):
     noisy = reward_of(threshold=0.02)  # in noise the mean of red is above that of green in about half of the cells
     assert len(noisy.faces(torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(0)))) > 0
     check_reward(noisy, size=(64, 80))

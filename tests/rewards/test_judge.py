@@ -347,7 +347,7 @@ def test_a_variable_without_a_key_is_an_error_without_its_value(value, judged, m
     ("settings", "message"),
     [
         ({"key_env": CANARY}, "key_env: expected the name of an environment variable"),
-        ({"endpoint": f"http://user:{CANARY}@127.0.0.1/v1"}, "endpoint: expected an address without a name"),
+        ({"endpoint": f"http://user:{CANARY}@127.0.0.1/v1"}, "endpoint: expected an address without name"),
         ({"endpoint": f"http://127.0.0.1/v1?key={CANARY}"}, "endpoint: expected an address such as"),
         ({"endpoint": "file:///etc/passwd"}, "endpoint: expected an address such as"),
         ({"endpoint": "http://judge.example/v1", "key_env": "JUDGE_KEY"}, "endpoint: expected https://"),
