@@ -56,7 +56,7 @@ class Judge:
 def send(handler, status, content, **headers):
     data = content.encode() if isinstance(content, str) else content
     handler.send_response(status)
-    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+    for name, value in {"Content_Type": "application/json", "Content_Length": str(len(data)), **headers}.items():
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
     handler.wfile.write(data)
