@@ -2,6 +2,7 @@
 
 import pytest
 
+from rewards import judge_answers
 from rewards.dreamsim_files import default_folder
 from rlrefine.cache import cache_folder
 
@@ -23,3 +24,4 @@ def test_rows_and_weights_of_rewards_are_kept_in_one_folder(variables, expected,
         monkeypatch.setenv(name, value)
     assert cache_folder().as_posix() == expected
     assert default_folder() == cache_folder() / "dreamsim"
+    assert judge_answers.default_folder() == cache_folder() / "judge"
