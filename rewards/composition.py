@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.measuring import measured, raise_failures
+from rewards.measuring import begun, raise_failures
 from rewards.transforms import GroupTransform
 from rewards.types import Groups, Reward, RewardInputs, RewardOutput, Scores
 
@@ -65,14 +65,23 @@ class WeightedRewards:
         """Score images; one that has no score is among the ``failures``."""
         return self.combine(self.measure(inputs), inputs.groups)
 
-    @torch.no_grad()
     def measure(self, inputs: RewardInputs) -> dict[str, Scores]:
         """What each reward makes of the images; these may be a part of those that ``combine`` puts together.
 
         Raises:
             RewardError: the rows lack what a reward needs.
         """
-        return {label: measured(label, component.reward, inputs) for label, component in self.components.items()}
+        return self.begin(inputs)()
+
+    @torch.no_grad()
+    def begin(self, inputs: RewardInputs) -> Callable[[], dict[str, Scores]]:
+        """Have the images measured: rewards that live elsewhere begin now, the others when the scores are asked for.
+
+        Raises:
+            RewardError: the rows lack what a reward needs.
+        """
+        waiting = {label: begun(label, component.reward, inputs) for label, component in self.components.items()}
+        return torch.no_grad()(lambda: {label: wait() for label, wait in waiting.items()})
 
     @torch.no_grad()
     def combine(self, scores: Mapping[str, Scores], groups: Groups) -> RewardOutput:

@@ -3,13 +3,22 @@
 Shapes: B samples of a call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rewards.types import Failure, Reward, RewardError, RewardInputs, RewardOutput, Scores, unit_of
+from rewards.types import (
+    ElsewhereReward,
+    Failure,
+    Reward,
+    RewardError,
+    RewardInputs,
+    RewardOutput,
+    Scores,
+    unit_of,
+)
 
 GIVE_UP = 3
 """Samples that fail by themselves, one after the other from the first, before the fault is not theirs."""
@@ -24,6 +33,15 @@ def measured(label: str, reward: Reward, inputs: RewardInputs) -> Scores:
     Raises:
         RewardError: a row lacks what the reward needs: that is a mistake of the caller, and no failure of a sample.
     """
+    return begun(label, reward, inputs)()
+
+
+def begun(label: str, reward: Reward, inputs: RewardInputs) -> Callable[[], Scores]:
+    """The same in two parts: a reward that lives elsewhere begins now, any other when the scores are asked for.
+
+    Raises:
+        RewardError: see ``measured``.
+    """
     for need in sorted(reward.needs):
         if not all(inputs.has(need)):
             missing = inputs.has(need).index(False)
@@ -31,9 +49,17 @@ def measured(label: str, reward: Reward, inputs: RewardInputs) -> Scores:
     used = [inputs.has(use) for use in sorted(reward.uses)]
     rows = [row for row in range(inputs.rows) if all(has[row] for has in used)]
     if len(rows) == inputs.rows:
-        return _scored(reward, inputs)
+        return _asked(reward, inputs)
     places = [row * inputs.group_size + sample for row in rows for sample in range(inputs.group_size)]
-    return _spread(_scored(reward, inputs.part(rows)) if rows else None, places, inputs.images)
+    waiting = _asked(reward, inputs.part(rows)) if rows else None
+    return lambda: _spread(waiting() if waiting else None, places, inputs.images)
+
+
+def _asked(reward: Reward, inputs: RewardInputs) -> Callable[[], Scores]:
+    if not isinstance(reward, ElsewhereReward):
+        return lambda: _scored(reward, inputs)
+    waiting = reward.begin(inputs)
+    return lambda: checked(waiting(), inputs.images, reward.range)
 
 
 def _scored(reward: Reward, inputs: RewardInputs) -> Scores:

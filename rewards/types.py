@@ -4,7 +4,7 @@ Shapes: P rows of the data · G samples of one row (a group) · B = P·G, sample
 image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -246,3 +246,12 @@ class Reward(Protocol):
 def unit_of(reward: Reward) -> str:
     """What a reward scores by itself: a ``sample``, or only a whole ``group``, as its attribute ``unit`` says."""
     return getattr(reward, "unit", "sample")
+
+
+@runtime_checkable
+class ElsewhereReward(Reward, Protocol):
+    """A reward whose work is done elsewhere, while this process goes on."""
+
+    def begin(self, inputs: RewardInputs) -> Callable[[], Scores]:
+        """Have the images scored; what is returned waits for the scores."""
+        ...

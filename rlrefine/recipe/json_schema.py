@@ -30,7 +30,7 @@ def _described_classes() -> dict[str, dict[str, str]]:
         for name, entry in kind.registry.items():
             found[name] = descriptions(kind.shared) | descriptions(entry.settings)
             found |= _nested(entry.settings)
-    return found | _nested(schema.Recipe) | _nested(schema.StagePart)
+    return found | _nested(schema.Recipe) | _nested(schema.StagePart) | _nested(schema.RewardPart)
 
 
 def _nested(cls: type) -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ the file they stand beside the keys that all parts of its kind share.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rewards.isolated.settings import Isolation
 from rlrefine.data.choices import RowChoices, fields_of
 
 
@@ -36,6 +37,8 @@ class RewardPart:
     """How much the reward counts; 0 means measured, not optimised."""
     transform: TransformPart | None = None
     """What happens to the score before the weight."""
+    isolate: Isolation | None = None
+    """Where the reward lives, if not in the process that trains."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rewards import Component, Failure, Groups, RewardError, RewardInputs, RewardOutput, WeightedRewards
+from rewards.isolated.client import isolated
 from rewards.measuring import joined
 from rewards.registry import REWARDS, TRANSFORMS
 from rewards.types import unit_of
@@ -29,8 +30,12 @@ def _component(label: str, part: RewardPart) -> Component:
     transform: Any = None
     if part.transform is not None:
         transform = TRANSFORMS[part.transform.name].build(asdict(part.transform.settings))
+    settings = asdict(part.settings)
     try:
-        reward = REWARDS[part.name].build(asdict(part.settings))
+        if part.isolate is None:
+            reward = REWARDS[part.name].build(settings)
+        else:
+            reward = isolated(label, part.name, settings, part.isolate)
     except (RewardError, TypeError, ValueError) as error:  # the latter of other packages, whose settings check less
         raise RewardError(f"rewards.{label}: {error}") from error
     return Component(reward=reward, weight=part.weight, transform=transform)

@@ -101,7 +101,7 @@ class StageRun:
         }
         parts |= {"rows": self.rows.fingerprint, "steps": stage_steps(self.recipe, self.label)}
         if "rewards" in OBJECTIVES[self.part.objective].uses:
-            parts["rewards"] = plain["rewards"]
+            parts["rewards"] = {label: _what_it_measures(reward) for label, reward in plain["rewards"].items()}
         if self.below is not None:
             parts["below"] = read_record(self.below)["fingerprint"]
         if self.part.continues is not None:
@@ -305,3 +305,10 @@ class StageRun:
             sheet.save(self.folder.samples / f"{self.label}-{step:06d}.png")
             trackers.log_image("samples", sheet, step)
         return {f"validation/{name}": value for name, value in means(table).items()}
+
+
+def _what_it_measures(reward: Mapping[str, Any]) -> dict[str, Any]:
+    """A reward's keys without where it lives, which changes no score unless images are rounded on the way."""
+    measured = {key: value for key, value in reward.items() if key != "isolate"}
+    bits = (reward["isolate"] or {}).get("bits", 32)
+    return measured if bits == 32 else measured | {"bits": bits}
