@@ -14,7 +14,7 @@ from pathlib import Path
 def guard(lifeline: int) -> None:
     """Fork a process that waits until the one that asked is gone, however it ended, and then ends this whole group.
 
-    The reward may hang where no signal handler and no thread of its own would be heard; the guard does nothing but wait.
+    The reward may hang where no signal handler and no thread of its own would be heard; the guard only waits.
     """
     if os.fork():
         os.close(lifeline)

@@ -1,5 +1,5 @@
-"""A reward that lives elsewhere, as the reward that it is: what is asked is cut into messages, which several processes or
-servers answer in any order, and put together again.
+"""A reward that lives elsewhere, as the reward that it is: what is asked is cut into messages, which several processes
+or servers answer in any order, and put together again.
 
 Shapes: P rows · G samples of a row · B = P·G.
 """
@@ -200,7 +200,9 @@ def _served(
     offers = [_offered(server, name, plain) for server in servers]
     for server, (theirs, said) in zip(servers, offers, strict=True):
         if theirs != offers[0][0] or [said[key] for key in _SAME] != [offers[0][1][key] for key in _SAME]:
-            raise RewardError(f"{server.url} serves {name} under another label or with another range than {servers[0].url}")
+            raise RewardError(
+                f"{server.url} serves {name} under another label or with another range than {servers[0].url}"
+            )
     return Crew(servers), *offers[0]
 
 

@@ -1,4 +1,4 @@
-"""Environments of rewards: a virtual environment each, made from a list of packages with their hashes. No torch here."""
+"""Environments of rewards: a virtual environment each, from a list of packages with their hashes. No torch here."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from rewards.isolated.settings import Isolation
 
 LOCKS = Path(__file__).parent.parent / "environments"
-"""A list for each reward whose packages cannot live beside ours: ``NAME.txt``, as ``rlrefine rewards lock`` writes it."""
+"""``NAME.txt`` for each reward whose packages cannot live beside ours, as ``rlrefine rewards lock`` writes it."""
 RECORD = "rlrefine-lock.sha256"
 
 
@@ -106,10 +106,8 @@ def lock(requirements: Sequence[str], python: str) -> str:
     """
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.json"
-        _run(
-            [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-input", "--quiet"]
-            + ["--report", str(report), *requirements]
-        )
+        asked = ["--dry-run", "--ignore-installed", "--no-input", "--quiet", "--report", str(report)]
+        _run([python, "-m", "pip", "install", *asked, *requirements])
         found = json.loads(report.read_text())["install"]
     lines = sorted(_line(package) for package in found)
     said = " ".join(requirements)
@@ -134,4 +132,3 @@ def _run(command: Sequence[str]) -> None:
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         raise NoEnvironmentError(f"{' '.join(command[:6])} … failed:\n{said}")
-

@@ -88,7 +88,8 @@ def decode(content: bytes, shape: tuple[int, int, int], bits: int) -> Tensor:
     lines = _unpacked(packed, expected[1], 1 + width * bytes_each)
     pixels = _unfiltered(lines, bytes_each)
     if bits == 32:
-        return pixels.contiguous().view(torch.float32).reshape(shape).clone()
+        whole = pixels.clone(memory_format=torch.contiguous_format)  # of its own, so that it begins where numbers may
+        return whole.view(torch.float32).reshape(shape)
     levels = pixels.reshape(height, width, channels, bits // 8).to(torch.int32)
     value = levels[..., 0] if bits == 8 else (levels[..., 0] << 8) | levels[..., 1]
     return (value.to(torch.float32) / (2**bits - 1)).permute(2, 0, 1).contiguous()

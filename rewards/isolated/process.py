@@ -192,10 +192,8 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, lifeline: 
     os.close(lifeline)  # whoever else waits at its other end now ends the group as well
     if os.getpid() != owner:
         return
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # all of it may be gone already
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):  # all of it is gone already
-        pass
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=5)
 

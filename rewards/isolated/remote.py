@@ -1,6 +1,6 @@
 """A reward behind HTTP as whoever asks sees it.
 
-One question is one connection. A redirect is never followed, nothing but JSON is read, and of that no more than a limit.
+One question is one connection. A redirect is never followed, nothing but JSON is read, and no more of it than a limit.
 What went wrong on the way is tried again; what the server says is wrong is not.
 """
 
@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,7 +137,9 @@ class Server:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         prefix = urlsplit(self.url).path.rstrip("/")
-        connection.request(method, prefix + path, body=body, headers=headers)
+        connection.connect()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it need not take all of it to say no
+            connection.request(method, prefix + path, body=body, headers=headers)
         response = connection.getresponse()
         self._check_status(response, token)
         kind = response.headers.get_content_type()

@@ -1,11 +1,13 @@
 """What goes over the wire to a reward that lives elsewhere, and what comes back: JSON and PNG bytes, never a pickle.
 
-A question is one line of JSON, and behind it the PNG files that it counts up; an answer is JSON alone. Between processes
-of one machine a frame is 8 bytes of length (big-endian) and a question or answer; over HTTP they are the bodies.
+A question is one line of JSON, and behind it the PNG files that it counts up; an answer is JSON alone. Between
+processes of one machine a frame is 8 bytes of length (big-endian) and a question or answer; over HTTP they are bodies.
 
     question   {"wire": 1, "reward": LABEL, "bits": 32, "images": [{"shape": [3, H, W], "bytes": N}, …],
-                "inputs": {"images": [0, 1], "targets": [2], "references": [[3], []], …, "prompts": ["…"]}} \\n PNG PNG …
-    answer     {"wire": 1, "values": [0.5, null], "failures": {"1": {"kind": "nan", "message": "…"}}, "applicable": null}
+                "inputs": {"images": [0, 1], "targets": [2], "references": [[3], []], …, "prompts": ["…"]}}
+               and after a line feed PNG PNG …
+    answer     {"wire": 1, "values": [0.5, null], "failures": {"1": {"kind": "nan", "message": "…"}},
+                "applicable": null}
 
 Shapes: P rows · B samples · C H W image.
 """

@@ -11,6 +11,7 @@ import click
 from rlrefine import __version__
 from rlrefine.cli.data import data
 from rlrefine.cli.evaluation import correlate, evaluate
+from rlrefine.cli.rewards import rewards
 from rlrefine.cli.shared import AS_JSON, OVERRIDES, Commands, reported
 
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
@@ -296,3 +297,4 @@ def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
 cli.add_command(evaluate)
 cli.add_command(correlate)
 cli.add_command(data)
+cli.add_command(rewards)
