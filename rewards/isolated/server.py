@@ -32,7 +32,6 @@ from rewards.isolated.wire import (
     head_of,
 )
 
-LOOPBACK = "127.0.0.1"
 CONNECTIONS = 4096
 """Beyond these a new one is closed at once."""
 
