@@ -24,6 +24,7 @@ SECTIONS = {
         "style_similarity",
         "depth_structure",
         "region_similarity",
+        "image_reward",
         "DetectionSettings",
         "gradient_structure",
         "region_colour",
@@ -40,6 +41,7 @@ SECTIONS = {
         "face_identity",
         "vlm_judge",
         "vlm_win_rate",
+        "Isolation",
     ],
     "Transforms": ["affine", "clip", "logistic", "drs", "rank"],
     "Stages": [

@@ -63,6 +63,9 @@ REWARDS: Mapping[str, Terms] = {
     "region_colour": Terms(OURS),
     "region_texture": Terms(OURS),
     "patch_dreamsim": Terms("MIT (package dreamsim)", DREAMSIM),
+    "image_reward": Terms(
+        f"{OURS}, on image-reward (Apache-2.0)", "weights: those of THUDM/ImageReward, whose card was not read here"
+    ),
     "depth_structure": Terms(ON_TRANSFORMERS, "weights: those of checkpoint"),
     "region_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder, detector and segmenter"),
     "target_similarity": Terms(ON_TRANSFORMERS, "weights: those of encoder"),

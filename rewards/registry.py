@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewards import judge_settings, metric_settings, neural_settings, reading_settings, settings, text_settings
+from rewards import (
+    judge_settings,
+    metric_settings,
+    neural_settings,
+    preference_settings,
+    reading_settings,
+    settings,
+    text_settings,
+)
 
 
 class RegistryError(RuntimeError):
@@ -69,6 +77,12 @@ REWARDS: dict[str, Entry] = {
         settings=settings.MaskedPerceptualSettings,
         place="rewards.masked:MaskedPerceptual",
         needs=frozenset({"targets", "masks"}),
+    ),
+    "image_reward": Entry(
+        settings=preference_settings.ImageRewardSettings,
+        place="rewards.image_reward:ImageReward",
+        networks=True,
+        needs=frozenset({"prompts"}),
     ),
     "target_similarity": Entry(
         settings=neural_settings.TargetSimilaritySettings,

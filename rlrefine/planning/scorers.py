@@ -102,7 +102,8 @@ def scorers(recipe: Recipe) -> Scorers:
     networks, left_out = nn.ModuleList(), []
     for label, part in recipe.rewards.items():
         entry = REWARDS[part.name]
-        if entry.networks or entry.package is not None:  # what it does with tensors without content is not known
+        # What it does with tensors without content is not known, or it is done elsewhere.
+        if entry.networks or entry.package is not None or part.isolate is not None:
             left_out.append(label)
             continue
         if part.name in WITH_NETWORKS:

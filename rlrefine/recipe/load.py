@@ -159,12 +159,19 @@ def _stand_in(data: Any, path: Path, detail: Mapping[str, Any]) -> Path:
             return path
         parent = parent[part]
     if kind == "literal_error":
-        parent[path[-1]] = re.findall(r"'([^']*)'", detail["ctx"]["expected"])[0]
+        first = _choices(detail)[0]
+        parent[path[-1]] = int(first) if first.isdecimal() else first
     elif kind in ("float_type", "int_type", "int_from_float", "finite_number"):
         parent[path[-1]] = 1
     else:
         parent.pop(path[-1], None)
     return path
+
+
+def _choices(detail: Mapping[str, Any]) -> list[str]:
+    """What a value could be: words, or whole numbers."""
+    expected = detail["ctx"]["expected"]
+    return re.findall(r"'([^']*)'", expected) or re.findall(r"-?\d+", expected)
 
 
 def _policy_meant(data: Any) -> Path:
@@ -204,7 +211,7 @@ def _problem(detail: Mapping[str, Any], path: Path, source: Source) -> Problem:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _tag_problem(path, value, source)
     if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
+        choices = _choices(detail)
         if path and path[-1] == "name" and len(path) == 2 and path[0] == "policy":
             return Problem(
                 path=path,

@@ -86,7 +86,11 @@ def test_what_it_printed_last_is_told_and_a_flood_of_it_harms_nobody(naughty, in
 
 def test_what_the_reward_itself_gets_wrong_is_told_as_if_it_were_here(naughty, inputs_with):
     scores = measured("n", naughty(), inputs_with("raise", "nan", "fine", "-inf", "nothing"))
-    assert {sample: failure.kind for sample, failure in scores.failures.items()} == {0: "raised", 1: "nan", 3: "infinite"}
+    assert {sample: failure.kind for sample, failure in scores.failures.items()} == {
+        0: "raised",
+        1: "nan",
+        3: "infinite",
+    }
     assert "ZeroDivisionError" in scores.failures[0].message
     assert scores.applicable.tolist() == [True, True, True, True, False]
     assert math.isclose(scores.values[2].item(), 0.5, abs_tol=1e-6)
@@ -102,7 +106,11 @@ def test_it_hangs_as_it_warms_up(naughty, how):
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("segfault", "was ended by SIGSEGV before it was ready"), ("exit", "ended with code 7"), ("raise", "ZeroDivision")],
+    [
+        ("segfault", "was ended by SIGSEGV before it was ready"),
+        ("exit", "ended with code 7"),
+        ("raise", "ZeroDivision"),
+    ],
 )
 def test_it_dies_as_it_warms_up(naughty, how, message):
     with pytest.raises(RewardError, match=message):

@@ -1,4 +1,4 @@
-"""T-44, T-45: a server that lies, dawdles or attacks. Each gives the right kind of failure in time, and never a number."""
+"""T-44, T-45: a server that lies, dawdles or attacks: the right kind of failure, in time, and never a number."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from rewards.isolated.remote import Server
 from rewards.isolated.wire import NoAnswerError
 from rewards.measuring import measured
 
-TOKEN = "a-token-that-nobody-may-see"  # noqa: S105
+TOKEN = "a-token-that-nobody-may-see"
 GOOD = json.dumps({"wire": 1, "values": [0.25, 0.75]}).encode()
 DEADLINE = 2.0
 
@@ -68,7 +68,9 @@ class Hostile:
             found += connection.recv(65536)
         head, _, body = found.partition(b"\r\n\r\n")
         self.head = head
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-len"))
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-len")
+        )
         while len(body) < length:
             body += connection.recv(65536)
 
@@ -121,7 +123,7 @@ def ask():
     """What a reward behind a server scores for two images, and how long that takes."""
 
     def scores(url, timeout=DEADLINE):
-        server = Server(url=url, token_env="REWARDS_TOKEN", timeout=timeout)  # noqa: S106
+        server = Server(url=url, token_env="REWARDS_TOKEN", timeout=timeout)
         said = {"needs": [], "uses": [], "range": [0.0, 1.0]}
         reward = IsolatedReward("r", Crew([server]), said, batch=2)
         begun = time.monotonic()
@@ -224,7 +226,7 @@ def test_a_pickle_is_never_opened(hostile, ask, tmp_path, monkeypatch, kind):
     found, _ = ask(hostile(answer(pickle.dumps(Canary()), kind=kind)).url)
     assert found.failures[0].kind == "answer"
     assert not canary.exists()
-    pickle.loads(pickle.dumps(Canary()))  # noqa: S301, it would sing
+    pickle.loads(pickle.dumps(Canary()))
     assert canary.exists()
 
 
@@ -239,6 +241,6 @@ def test_a_token_that_is_none_is_not_sent(hostile, monkeypatch, token):
     server = hostile(answer(GOOD))
     monkeypatch.setenv("REWARDS_TOKEN", token)
     with pytest.raises(NoAnswerError, match="the variable REWARDS_TOKEN holds no token") as raised:
-        Server(url=server.url, token_env="REWARDS_TOKEN").ask(b"")  # noqa: S106
+        Server(url=server.url, token_env="REWARDS_TOKEN").ask(b"")
     assert not server.questions
     assert not token or token not in str(raised.value)

@@ -1,5 +1,6 @@
 """T-65: who may ask, how much, and that nobody's slowness is another's. Then the whole: command, process, client."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from rewards.measuring import measured
 from rewards.testing import check_reward
 from tests.rewards.isolated.conftest import gone, group_of
 
-TOKEN = "open-sesame"  # noqa: S105
+TOKEN = "open-sesame"
 PIXEL = {"norm": "l2", "where": "inside", "feather": 0.0, "against": "targets"}
 SAID = {"name": "fake", "settings": {"a": 1}, "needs": [], "uses": [], "range": [0.0, 1.0]}
 
@@ -75,10 +77,8 @@ def post(server, body=b"", path="/score", token=None, method="POST", timeout=10,
     named = {"Content-Type": QUESTION_TYPE} | {name.replace("_", "-"): value for name, value in headers.items()}
     if token is not None:
         named["Authorization"] = token
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it need not take all of it to say no
         connection.request(method, path, body=body, headers=named)
-    except (BrokenPipeError, ConnectionResetError):
-        pass
     response = connection.getresponse()
     found = response.status, json.loads(response.read() or b"{}")
     connection.close()
@@ -110,7 +110,7 @@ def test_with_the_token_it_answers(served):
     assert post(served(token=TOKEN), question(), token=f"Bearer {TOKEN}")[0] == 200
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 def test_others_cannot_reach_it_without_a_token(host):
     with pytest.raises(ServingError, match="can be reached from outside: name a variable"):
         RewardServer((host, 0), {}, {}, Manners())
@@ -149,7 +149,7 @@ def test_a_gigabyte_is_refused_before_it_is_read(served):
     """And the answer arrives although the sender is not done."""
     server = served()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    reward = Server(url="http://127.0.0.1:{}".format(server.server_address[1]), timeout=20.0)
+    reward = Server(url=f"http://127.0.0.1:{server.server_address[1]}", timeout=20.0)
     with pytest.raises(NoAnswerError, match="answers 413: expected at most") as raised:
         reward._exchange("POST", "/score", memoryview(bytearray(2**30)))
     assert raised.value.kind == "refused"
@@ -185,8 +185,8 @@ def test_a_body_that_comes_byte_by_byte_ends(served):
         head = f"POST /score HTTP/1.1\r\nContent-Type: {QUESTION_TYPE}\r\nContent-Length: 1000\r\n\r\n"
         connection.sendall(head.encode())
         begun = time.monotonic()
-        with pytest.raises(OSError):  # noqa: PT011, the kind depends on when it is noticed
-            for _ in range(100):
+        with contextlib.suppress(OSError):  # when it is noticed
+            while time.monotonic() - begun < 10.0:
                 connection.sendall(b"x")
                 time.sleep(0.05)
         assert time.monotonic() - begun < 4.0
@@ -260,7 +260,7 @@ def test_several_servers_share_the_work_and_the_order_stays(served):
             return json.dumps({"wire": 1, "values": number}).encode()
 
     workers = Echo(0.2), Echo(0.05)
-    urls = ["http://127.0.0.1:{}".format(served(worker).server_address[1]) for worker in workers]
+    urls = [f"http://127.0.0.1:{served(worker).server_address[1]}" for worker in workers]
     reward = IsolatedReward("r", Crew([Server(url=url) for url in urls]), SAID, batch=1)
     inputs = RewardInputs(images=torch.rand(12, 3, 2, 2), extras={"number": [float(n) / 16 for n in range(12)]})
     assert measured("r", reward, inputs).values.tolist() == [n / 16 for n in range(12)]
@@ -293,20 +293,24 @@ def command():
         process.wait()
 
 
+def children_of(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
 def test_the_whole_of_it(command, monkeypatch):
     process, url = command("masked_pixel", "--token-env", "SERVED_TOKEN", SERVED_TOKEN=TOKEN)
     monkeypatch.setenv("MY_TOKEN", TOKEN)
-    reward = isolated("pixel", "masked_pixel", PIXEL, Isolation(urls=(url,), token_env="MY_TOKEN", batch=2))  # noqa: S106
+    reward = isolated("pixel", "masked_pixel", PIXEL, Isolation(urls=(url,), token_env="MY_TOKEN", batch=2))
     check_reward(reward)
     inputs = RewardInputs(images=torch.rand(5, 3, 9, 9), targets=torch.rand(5, 3, 9, 9), masks=torch.ones(5, 1, 9, 9))
     assert torch.equal(reward(inputs).values, MaskedPixel()(inputs))
     with pytest.raises(RewardError, match="serves masked_pixel with norm='l2'; expected the recipe's settings"):
-        isolated("pixel", "masked_pixel", {**PIXEL, "norm": "l1"}, Isolation(urls=(url,), token_env="MY_TOKEN"))  # noqa: S106
+        isolated("pixel", "masked_pixel", {**PIXEL, "norm": "l1"}, Isolation(urls=(url,), token_env="MY_TOKEN"))
     with pytest.raises(RewardError, match="serves no patch_perceptual; it serves masked_pixel"):
-        isolated("x", "patch_perceptual", {}, Isolation(urls=(url,), token_env="MY_TOKEN"))  # noqa: S106
+        isolated("x", "patch_perceptual", {}, Isolation(urls=(url,), token_env="MY_TOKEN"))
     with pytest.raises(RewardError, match="it wants a token: no token was sent; see token_env"):
         isolated("pixel", "masked_pixel", PIXEL, Isolation(urls=(url,)))
-    children = [int(pid) for pid in open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()]
+    children = children_of(process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 0
     assert process.stdout.read().endswith("ended\n")
@@ -315,8 +319,7 @@ def test_the_whole_of_it(command, monkeypatch):
 
 def test_a_server_that_is_killed_leaves_nothing(command):
     process, _ = command("masked_pixel")
-    children = [int(pid) for pid in open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()]
+    children = children_of(process)
     assert children
     process.kill()
     assert all(gone(child) and group_of(child) == [] for child in children)
-
