@@ -9,7 +9,7 @@ class ImageRewardSettings:
     """How well people would like an image for its prompt, as ImageReward has learnt it; in an environment of its own."""
 
     folder: str | None = None
-    """Folder of ``ImageReward.pt`` and ``med_config.json``, absolute or from ``~``; by default its own."""
+    """Folder of ``ImageReward.pt`` and ``med_config.json``; by default ``~/.cache/ImageReward``, as upstream's."""
     download: bool = False
     """Fetch them, and the tokenizer ``bert-base-uncased``, if they are missing."""
     batch: int = 16

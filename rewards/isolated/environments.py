@@ -1,6 +1,5 @@
 """Environments of rewards: a virtual environment each, from a list of packages with their hashes. No torch here."""
 
-import hashlib
 import json
 import os
 import re
@@ -12,9 +11,10 @@ from pathlib import Path
 
 from rewards.isolated.settings import Isolation
 
-LOCKS = Path(__file__).parent.parent / "environments"
-"""``NAME.txt`` for each reward whose packages cannot live beside ours, as ``rlrefine rewards lock`` writes it."""
-RECORD = "rlrefine-lock.sha256"
+WANTED = Path(__file__).parent.parent / "environments"
+"""``NAME.txt`` for each reward whose packages cannot live beside ours: what it asks for, one requirement a line."""
+RECORD = "rlrefine-lock.txt"
+"""In an environment, the list that it was made from."""
 
 
 class NoEnvironmentError(RuntimeError):
@@ -47,17 +47,23 @@ def python_of(isolation: Isolation) -> str:
     return str(folder / "bin" / "python")
 
 
-def locks() -> dict[str, Path]:
-    """The lists that are built in, by name."""
-    return {file.stem: file for file in sorted(LOCKS.glob("*.txt"))}
+def built_in() -> dict[str, tuple[str, ...]]:
+    """What the environments that are known here ask for, by name."""
+    return {file.stem: _requirements(file) for file in sorted(WANTED.glob("*.txt"))}
 
 
-def build(name: str, lock: Path | None, python: str, say: Callable[[str], None]) -> Path:
+def _requirements(file: Path) -> tuple[str, ...]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def build(name: str, given: Path | None, python: str, say: Callable[[str], None]) -> Path:
     """Make the environment of a reward; one that was made from the same list is left as it is.
 
     Args:
         name: of the environment.
-        lock: the list of its packages; by default the built-in one of this name.
+        given: a list of packages with hashes; without one it is made first, from what the built-in environment of this
+            name asks for, and stays in the folder.
         python: whose environment it becomes; packages with old pins may want an older one than ours.
 
     Returns:
@@ -68,30 +74,43 @@ def build(name: str, lock: Path | None, python: str, say: Callable[[str], None])
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise NoEnvironmentError(f"expected a name of letters, digits, _ and -, found {name!r}")
-    if lock is None and name not in locks():
-        raise NoEnvironmentError(f"no list of packages {name!r}; built in: {', '.join(locks())}; or give --lock FILE")
-    lock = lock or locks()[name]
-    try:
-        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    except OSError as error:
-        raise NoEnvironmentError(f"{lock} cannot be read: {error}") from error
+    if given is None and name not in built_in():
+        raise NoEnvironmentError(f"no environment {name!r}; built in: {', '.join(built_in())}; or give --lock FILE")
     folder = environments_folder() / name
-    record = folder / RECORD
-    if record.is_file() and record.read_text() == digest:
+    before = (folder / RECORD).read_text() if (folder / RECORD).is_file() else None
+    if given is not None:
+        try:
+            text = given.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise NoEnvironmentError(f"{given} cannot be read: {error}") from error
+    elif before is not None and before.startswith(_head(built_in()[name])):
+        text = before
+    else:
+        text = lock(built_in()[name], python)
+    if before == text:
         say(f"{folder} is there already, made from the same list")
         return folder
+    _make(folder, text, python)
+    return folder
+
+
+def _make(folder: Path, text: str, python: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     try:
         _run([python, "-m", "venv", str(folder)])
-        inside = str(folder / "bin" / "python")
-        _run([inside, "-m", "pip", "install", "--no-input", "--require-hashes", "--no-deps", "-r", str(lock)])
+        inside, unfinished = str(folder / "bin" / "python"), folder / f"{RECORD}.part"
+        unfinished.write_text(text, encoding="utf-8")
+        _run([inside, "-m", "pip", "install", "--no-input", "--require-hashes", "--no-deps", "-r", str(unfinished)])
         _run([inside, "-I", "-c", "import torch"])
+        unfinished.rename(folder / RECORD)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    record.write_text(digest)
-    return folder
+
+
+def _head(requirements: Sequence[str]) -> str:
+    return f"# rlrefine rewards lock {' '.join(requirements)}\n"
 
 
 def lock(requirements: Sequence[str], python: str) -> str:
@@ -110,8 +129,7 @@ def lock(requirements: Sequence[str], python: str) -> str:
         _run([python, "-m", "pip", "install", *asked, *requirements])
         found = json.loads(report.read_text())["install"]
     lines = sorted(_line(package) for package in found)
-    said = " ".join(requirements)
-    return f"# rlrefine rewards lock {said}\n" + "".join(f"{line}\n" for line in lines)
+    return _head(requirements) + "".join(f"{line}\n" for line in lines)
 
 
 def _line(package: dict[str, dict[str, object]]) -> str:

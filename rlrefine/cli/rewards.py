@@ -42,10 +42,12 @@ def serve(words: Sequence[str], **options: Any) -> None:
 
 @rewards.command("build")
 @click.argument("name")
-@click.option("--lock", type=click.Path(path_type=Path), help="The list of its packages; by default the built-in one.")
+@click.option(
+    "--lock", type=click.Path(path_type=Path), help="A list of its packages with hashes; by default it is made first."
+)
 @PYTHON
 def build_environment(name: str, lock: Path | None, python: str | None) -> None:
-    """Make the virtual environment of a reward, from a list of packages of which every one has its hash.
+    """Make the virtual environment of a reward, from a list of packages with their hashes.
 
     \b
     rlrefine rewards build image_reward

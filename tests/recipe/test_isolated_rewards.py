@@ -1,4 +1,4 @@
-"""Where a reward lives, as a recipe says it: checked before torch is there, with line and suggestion, and no secrets."""
+"""Where a reward lives, as a recipe says it: checked before torch is there, with a suggestion, and no secrets."""
 
 import subprocess
 import sys
