@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRewardSettings:
-    """How well people would like an image for its prompt, as ImageReward has learnt it; in an environment of its own."""
+    """How well people would like an image for its prompt, as ImageReward has learnt it."""
 
     folder: str | None = None
     """Folder of ``ImageReward.pt`` and ``med_config.json``; by default ``~/.cache/ImageReward``, as upstream's."""
