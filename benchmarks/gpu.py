@@ -38,6 +38,7 @@ from rlrefine.training.loop import Trainer
 from rlrefine.training.objectives.grpo import Grpo
 from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import LineReporter
+from rlrefine.training.scoring import Scoring
 from rlrefine.training.settings import GrpoSettings, RolloutSettings, StochasticSettings
 
 SIZES = {"tiny": full_size.tiny, "full": full_size.full}
@@ -122,7 +123,11 @@ class Step:
         self.images = torch.cat([self.policy.decode(some, self.batch.size) for some in latents])
 
     def reward(self) -> None:
-        self.credit, _ = self.trainer.credit(cast(Grpo, self.trainer.objective), self.batch, self.images)
+        chunks = chunks_of(len(self.batch), self.choice.group, self.trainer.stage.reward_batch)
+        assert self.trainer.rewards is not None
+        scoring = Scoring(self.trainer.rewards, self.batch, self.choice.group, chunks)
+        scoring.give(self.images)
+        self.credit, _ = self.trainer.credit(cast(Grpo, self.trainer.objective), scoring)
 
     def update(self) -> None:
         self.trainer.learn(self.experience(self.chunks), 1)  # the first update would also compare it with the rollout

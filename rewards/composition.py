@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rewards.measuring import begun, raise_failures
 from rewards.transforms import GroupTransform
-from rewards.types import Groups, Reward, RewardInputs, RewardOutput, Scores
+from rewards.types import ElsewhereReward, Groups, Reward, RewardInputs, RewardOutput, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,11 @@ class WeightedRewards:
     @property
     def weights(self) -> dict[str, float]:
         return {label: component.weight for label, component in self.components.items()}
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether any of them works elsewhere, while this process goes on."""
+        return any(isinstance(component.reward, ElsewhereReward) for component in self.components.values())
 
     def __call__(self, inputs: RewardInputs) -> RewardOutput:
         """Score images.

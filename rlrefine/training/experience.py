@@ -5,7 +5,7 @@ Shapes: P rows of this process · G samples of a row · B samples of a chunk, sa
 image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +32,11 @@ class Chunk:
     @property
     def group_size(self) -> int:
         return self.samples.stop - self.samples.start
+
+    @property
+    def count(self) -> int:
+        """Its samples, in all rows."""
+        return (self.rows.stop - self.rows.start) * self.group_size
 
 
 def chunks_of(rows: int, group_size: int, micro_batch: int | None) -> list[Chunk]:
@@ -164,11 +169,13 @@ def make_rollouts(
     size: tuple[int, int],
     report: Reporter,
     images_at_once: int | None = None,
+    on_images: Callable[[Tensor], None] = lambda images: None,
 ) -> tuple[tuple[Trajectory, ...], Tensor]:
     """Make the samples of a step, chunk by chunk, with adapters merged into the network if the plan says so.
 
     Args:
         images_at_once: latents that are decoded together; by default those of a chunk.
+        on_images: is given images as soon as they are decoded, in their order.
 
     Returns:
         One trajectory per chunk, and the images ``[P·G, 3, H, W]``.
@@ -188,6 +195,8 @@ def make_rollouts(
             trajectory = rollout(policy, conditioning[chunk.rows], initial, plan, chunk.group_size, draw, on_step)
             trajectories.append(trajectory)
             latents = trajectory.final_latents
-            images += [policy.decode(some, size) for some in latents.split(images_at_once or len(latents))]
+            for some in latents.split(images_at_once or len(latents)):
+                images.append(policy.decode(some, size))
+                on_images(images[-1])
     report.phase("rollout", total, total)
     return tuple(trajectories), torch.cat(images)

@@ -14,7 +14,6 @@ from policies.trajectory import Trajectory
 from rewards import WeightedRewards
 from rlrefine.algorithms.diagnostics import diversity
 from rlrefine.data.loading import Rows
-from rlrefine.data.records import Batch
 from rlrefine.data.sampler import rows_of_step
 from rlrefine.recipe.schema import StagePart
 from rlrefine.training.backends import Prepared
@@ -25,7 +24,7 @@ from rlrefine.training.failures import FailureWatch
 from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
 from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import Reporter
-from rlrefine.training.scoring import gathered, score_in_parts
+from rlrefine.training.scoring import Scoring, gathered
 from rlrefine.training.timing import Stopwatch
 
 
@@ -98,22 +97,23 @@ class Trainer:
         if not isinstance(self.objective, RolloutObjective):
             return experience
         plan = plan_of(self.objective.settings, self.policy.schedule(batch.size), self.seed, step)
+        assert self.rewards is not None, "validated: an objective with a rollout has rewards"
         at_once = self.stage.reward_batch
+        scoring = Scoring(self.rewards, batch, group_size, chunks_of(len(batch), group_size, at_once))
         with self.watch.phase("rollout"), self.policy.weights(self.objective.behaviour):
-            trajectories, images = make_rollouts(
-                self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report, at_once
-            )
+            made = self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report
+            trajectories = make_rollouts(*made, at_once, scoring.give)[0]
         self.shares["diversity"] = self._diversity(trajectories, group_size)
         same = rollout_chunks == chunks
         kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         with self.watch.phase("reward"):
-            credit, kept_PG = self.credit(self.objective, batch, images)
+            credit, kept_PG = self.credit(self.objective, scoring)
         same_form = same and not plan.merge_adapters
         experience = replace(experience, trajectories=kept, credit=credit[share], same_form=same_form)
         return experience if kept_PG is None else experience.keeping(kept_PG, share)
 
-    def credit(self, objective: RolloutObjective, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Score this process's samples, and compare those of all processes.
+    def credit(self, objective: RolloutObjective, scoring: Scoring) -> tuple[Tensor, Tensor | None]:
+        """Take the scores of this process's samples, and compare those of all processes.
 
         Returns:
             What each sample deserves, ``[P, G]`` of the whole step, and which of them are kept, if not all must be.
@@ -122,9 +122,7 @@ class Trainer:
             UnscoredError: a reward failed, in any process; all of them raise it.
         """
         self.report.phase("reward", 0, 1)
-        assert self.rewards is not None, "validated: an objective with a rollout has rewards"
-        chunks = chunks_of(len(batch), objective.group_size, self.stage.reward_batch)
-        scores = gathered(score_in_parts(self.rewards, batch, images, chunks), self.engine)
+        scores = gathered(scoring.output(), self.engine)
         scores = self.failures.settled(scores, objective.group_size)
         credit, measured = objective.credit(scores)
         self.metrics |= {**self.failures.metrics(scores), **measured}

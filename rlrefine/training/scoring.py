@@ -1,12 +1,13 @@
 """Build the rewards of a recipe, and score what a step made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from rewards import Component, Failure, Groups, RewardError, RewardInputs, RewardOutput, WeightedRewards
+from rewards import Component, Failure, Groups, RewardError, RewardInputs, RewardOutput, Scores, WeightedRewards
 from rewards.isolated.client import isolated
 from rewards.measuring import joined
 from rewards.registry import REWARDS, TRANSFORMS
@@ -70,20 +71,64 @@ def reward_inputs(batch: Batch, images: Tensor) -> RewardInputs:
     )
 
 
-def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunks: Sequence[Chunk]) -> RewardOutput:
-    """Score the images ``[P·G, …]`` of a batch, chunk by chunk; a score never depends on the images beside it.
+class Scoring:
+    """Scores the images of a step as they come, chunk by chunk; a score never depends on the images beside it.
 
-    Transforms see whole groups, however these were cut. What failed is among the output's ``failures``.
+    Rewards that live elsewhere begin with a chunk as soon as its images are there, so they work while the next ones are
+    made; the others score when the scores are asked for. What is asked of whom is the same either way, and the answers
+    are put together in the order of the images, whichever comes first.
+
+    Args:
+        batch: the rows that the images belong to, with ``group_size`` samples each.
+        chunks: how the images are cut, in their order.
     """
-    group_size, parts = len(images) // len(batch), []
-    _whole_groups(rewards, chunks, group_size)
-    for chunk in chunks:
-        first = chunk.rows.start * group_size + chunk.samples.start
-        count = (chunk.rows.stop - chunk.rows.start) * chunk.group_size
-        parts.append(rewards.measure(reward_inputs(batch[chunk.rows], images[first : first + count])))
-    groups = Groups(size=group_size, references=tuple(len(example.references) for example in batch.examples))
-    whole = {label: joined([part[label] for part in parts]) for label in rewards.components}
-    return _with_places(rewards.combine(whole, groups), batch, group_size)
+
+    def __init__(self, rewards: WeightedRewards, batch: Batch, group_size: int, chunks: Sequence[Chunk]) -> None:
+        _whole_groups(rewards, chunks, group_size)
+        self.rewards, self.batch, self.group_size = rewards, batch, group_size
+        self._chunks, self._images = list(chunks), list[Tensor]()
+        self._waiting: list[Callable[[], dict[str, Scores]]] = []
+
+    def give(self, images: Tensor) -> None:
+        """Take the next images ``[b, 3, H, W]`` of the step, as many as there are by now.
+
+        Raises:
+            RewardError: the rows lack what a reward needs.
+        """
+        self._images.append(images)
+        while self._chunks and self._given >= (count := self._chunks[0].count):
+            together = self._images[0] if len(self._images) == 1 else torch.cat(self._images)
+            self._images = [together[count:]]
+            self._waiting.append(self._begun(self._chunks.pop(0).rows, together[:count]))
+
+    def _begun(self, rows: slice, images: Tensor) -> Callable[[], dict[str, Scores]]:
+        if self.rewards.elsewhere:
+            return self.rewards.begin(reward_inputs(self.batch[rows], images))
+        return lambda: self.rewards.measure(reward_inputs(self.batch[rows], images))  # one chunk after the other
+
+    @property
+    def _given(self) -> int:
+        """Images that wait for the rest of their chunk."""
+        return sum(len(images) for images in self._images)
+
+    def output(self) -> RewardOutput:
+        """The scores of all images. Transforms see whole groups, however these were cut.
+
+        What failed is among the output's ``failures``.
+        """
+        assert not self._chunks, "every image has been given"
+        parts = [waiting() for waiting in self._waiting]
+        counts = tuple(len(example.references) for example in self.batch.examples)
+        whole = {label: joined([part[label] for part in parts]) for label in self.rewards.components}
+        output = self.rewards.combine(whole, Groups(size=self.group_size, references=counts))
+        return _with_places(output, self.batch, self.group_size)
+
+
+def score_in_parts(rewards: WeightedRewards, batch: Batch, images: Tensor, chunks: Sequence[Chunk]) -> RewardOutput:
+    """Score the images ``[P·G, …]`` of a batch that are all there."""
+    scoring = Scoring(rewards, batch, len(images) // len(batch), chunks)
+    scoring.give(images)
+    return scoring.output()
 
 
 def _whole_groups(rewards: WeightedRewards, chunks: Sequence[Chunk], group_size: int) -> None:
