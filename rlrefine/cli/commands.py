@@ -134,6 +134,8 @@ def plan(
 )
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images in one call.")
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="A new file: one line for each image.")
+@click.option("--keep", type=click.Path(path_type=Path), help="A new folder: the rows that pass --at-least.")
+@click.option("--at-least", multiple=True, metavar="LABEL=NUMBER|PERCENT%", help="What a row must score; repeatable.")
 @click.option("--checks/--no-checks", default=True, help="Score again, and compare targets with drafts; the default.")
 @AS_JSON
 def score(words: Sequence[str], **options: Any) -> None:
@@ -145,6 +147,7 @@ def score(words: Sequence[str], **options: Any) -> None:
     rlrefine score omnirefiner_tiny
     rlrefine score --reward masked_pixel --reward patch_perceptual:patch=8 --data photos:heldout --csv scores.csv
     rlrefine score my.yaml --data my-rows --images results --json
+    rlrefine score --reward depth_structure --data my-rows --keep good-rows --at-least depth_structure=25%
     """
     from rlrefine.score.command import score as score_now
 
@@ -274,6 +277,8 @@ def export_weights(run: Path, name: str, stage: str | None, out: Path | None) ->
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
 @click.option("--margin", type=float, default=0.5, show_default=True, help="What is seen around, in region sides.")
 @click.option("--feather", type=int, help="Pixels of the soft edge; by default a sixteenth of the shorter side.")
+@click.option("--best-of", type=click.IntRange(min=1), default=1, show_default=True, help="Results to choose from.")
+@click.option("--reward", "named", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="What chooses; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there.")
 def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **options: Any) -> None:
     """Repair a detail of a picture of any size; all pixels outside the region stay as they are.
@@ -281,6 +286,7 @@ def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **o
     \b
     rlrefine refine runs/first draft.png reference.png -o out.png --box 610,388,80,80
     rlrefine refine runs/first --jobs jobs.csv -o refined
+    rlrefine refine runs/first draft.png reference.png -o out.png --best-of 4 --reward depth_structure
     """
     with reported() as report:
         from rlrefine.refinement.command import refine as refine_now

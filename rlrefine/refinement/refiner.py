@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from policies.base import Policy
+from rewards import WeightedRewards
 from rlrefine import draws
 from rlrefine.data.images import fit, to_tensor
 from rlrefine.data.prompts import usual_prompt
@@ -25,6 +26,7 @@ from rlrefine.data.regions import Box
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.arms import edit
 from rlrefine.recipe.schema import Recipe
+from rlrefine.refinement.choice import best_of
 from rlrefine.refinement.picture import Picture, open_picture
 from rlrefine.refinement.region import MARGIN, UserBox, bounding_box, box_in, crop_window, cut, paste_weight
 from rlrefine.training.finished import finished_stage
@@ -43,6 +45,7 @@ class Request:
         mask: an image of the draft's size, white where the detail is.
         reference_box: where the reference shows the detail; by default the reference is taken whole.
         seed: of the noise that the result is made from.
+        best_of: so many results are made, with this seed and the next ones, and the judge's favourite is taken.
         margin: what the model sees around the region, as a share of the region's sides.
         feather: pixels over which the result is blended in, inside the region; by default a sixteenth of its shorter
             side.
@@ -56,8 +59,11 @@ class Request:
     seed: int = 0
     margin: float = MARGIN
     feather: int | None = None
+    best_of: int = 1
 
     def __post_init__(self) -> None:
+        if self.best_of < 1:
+            raise UsageError(f"best of: expected at least 1 result, found {self.best_of}")
         if self.box is not None and self.mask is not None:
             raise UsageError("box and mask both say where the detail is; give one of them")
         if not 0 <= self.margin <= 8:
@@ -77,14 +83,24 @@ class Refined:
     window: Box
     seen_at: tuple[int, int]
     prompt: str
+    seed: int = 0
+    totals: tuple[float | None, ...] = ()
+    """Of several results what the judge says of each; none where a reward failed."""
 
     def __str__(self) -> str:
         region, window = self.region, self.window
         return (
             f"{region.right - region.left} × {region.bottom - region.top} pixels at ({region.left}, {region.top}) "
             f"refined, out of {window.right - window.left} × {window.bottom - window.top} that the model saw at "
-            f"{self.seen_at[1]} × {self.seen_at[0]}; prompt: {self.prompt!r}"
+            f"{self.seen_at[1]} × {self.seen_at[0]}; prompt: {self.prompt!r}{self._chosen}"
         )
+
+    @property
+    def _chosen(self) -> str:
+        if not self.totals:
+            return ""
+        scores = ", ".join("failed" if total is None else f"{total:.4g}" for total in self.totals)
+        return f"; the best of {len(self.totals)} is that of seed {self.seed} (scores {scores})"
 
 
 class Refiner:
@@ -97,10 +113,11 @@ class Refiner:
     Args:
         policy: with the trained weights.
         recipe: of the run; its size of images, steps and guidance are used.
+        judge: says which of several results is best.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
-        self.policy, self.recipe = policy, recipe
+    def __init__(self, policy: Policy, recipe: Recipe, judge: WeightedRewards | None = None) -> None:
+        self.policy, self.recipe, self.judge = policy, recipe, judge
         self.size = recipe.data.size
         others = [role for role in recipe.policy.settings.images if role != "draft"]
         if len(others) > 1:
@@ -110,13 +127,16 @@ class Refiner:
         self.role = others[0] if others else None
 
     @classmethod
-    def from_run(cls, run: str | Path, stage: str | None = None, device: Any = None) -> "Refiner":
+    def from_run(
+        cls, run: str | Path, stage: str | None = None, device: Any = None, judge: WeightedRewards | None = None
+    ) -> "Refiner":
         """Load a finished stage of a run.
 
         Args:
             run: the run's folder.
             stage: by default the recipe's last.
             device: by default a GPU if there is one.
+            judge: says which of several results is best.
 
         Raises:
             UsageError: there is no such run or stage.
@@ -124,7 +144,7 @@ class Refiner:
         """
         finished = finished_stage(Path(run), stage)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(finished.policy(device), finished.recipe)
+        return cls(finished.policy(device), finished.recipe, judge)
 
     def __call__(
         self,
@@ -138,6 +158,7 @@ class Refiner:
         seed: int = 0,
         margin: float = MARGIN,
         feather: int | None = None,
+        best_of: int = 1,
     ) -> Image.Image:
         """The draft, turned as its EXIF says, with the region repaired; see ``Request`` for the arguments.
 
@@ -155,6 +176,7 @@ class Refiner:
             seed=seed,
             margin=margin,
             feather=feather,
+            best_of=best_of,
         )
         return self.refine(open_picture(draft, "the draft"), request).image
 
@@ -175,13 +197,16 @@ class Refiner:
             references=self._references(request),
             mask=self._mask_seen(selected, window),
         )
-        colours = _resized(self._edited(example, request.seed), window)
+        edited, seed, totals = self._best(example, request)
+        colours = _resized(edited, window)
         inner = Box(
             region.top - window.top, region.left - window.left, region.bottom - window.top, region.right - window.left
         )
         weight = paste_weight(selected, region, request.feather)
         image = draft.with_pasted(region, inner.window(colours), weight)
-        return Refined(image=image, region=region, window=window, seen_at=self.size, prompt=prompt)
+        return Refined(
+            image=image, region=region, window=window, seen_at=self.size, prompt=prompt, seed=seed, totals=totals
+        )
 
     @cached_property
     def _usual_prompt(self) -> str:
@@ -220,6 +245,17 @@ class Refiner:
         """Where the detail is in what the model is given, ``[1, H, W]``; some policies look at it."""
         part = Image.fromarray(cut(np.where(selected, 255, 0).astype(np.uint8), window))
         return to_tensor(part.resize((self.size[1], self.size[0]), Image.Resampling.NEAREST))
+
+    def _best(self, example: Example, request: Request) -> tuple[Tensor, int, tuple[float | None, ...]]:
+        """The result ``[3, H, W]``, the seed that it can be made from again, and what the judge said of all."""
+        seeds = range(request.seed, request.seed + request.best_of)
+        if request.best_of == 1:
+            return self._edited(example, request.seed), request.seed, ()
+        if self.judge is None:
+            raise UsageError(f"best of {request.best_of}: expected a judge that chooses among them, found none")
+        results = torch.stack([self._edited(example, seed) for seed in seeds])
+        choice = best_of(self.judge, example, results.to(self.policy.device))
+        return results[choice.best], seeds[choice.best], choice.totals
 
     def _edited(self, example: Example, seed: int) -> Tensor:
         """The policy's result ``[3, H, W]``; its noise depends on the seed alone."""

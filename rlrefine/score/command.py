@@ -20,6 +20,8 @@ def score(
     batch: int,
     table: Path | None,
     *,
+    keep: Path | None,
+    at_least: Sequence[str],
     checks: bool,
     as_json: bool,
 ) -> None:
@@ -32,6 +34,8 @@ def score(
         rows: at most so many, from the first; by default all.
         batch: images in one call.
         table: a new CSV file for the scores.
+        keep: a new folder for the rows that pass,
+        at_least: what they must score: ``LABEL=NUMBER`` or ``LABEL=PERCENT%``.
         checks: score some rows again, and drafts and targets besides.
 
     Raises:
@@ -40,6 +44,13 @@ def score(
     request = make_request(words, named, data, size)
     if table is not None and (table.exists() or not table.absolute().parent.is_dir()):
         raise UsageError(f"{table}: {'exists; choose another name' if table.exists() else 'its folder does not exist'}")
+    if (keep is None) != (not at_least):
+        raise UsageError("--keep FOLDER and --at-least LABEL=NUMBER belong together; found one of them")
+    if keep is not None and (keep.exists() or not keep.absolute().parent.is_dir()):
+        raise UsageError(f"{keep}: {'exists; choose another name' if keep.exists() else 'its folder does not exist'}")
+    from rlrefine.score.gate import parse_condition, write_kept
+
+    conditions = [parse_condition(text, list(request.rewards)) for text in at_least]
     from rlrefine.training.progress import reporting
 
     with reporting() as report:
@@ -57,6 +68,9 @@ def score(
     if table is not None:
         write_text(table, as_csv(findings))
     click.echo(json.dumps(as_mapping(findings), indent=1) if as_json else render(findings))
+    if keep is not None:
+        kept, rest = write_kept(keep, findings, conditions)
+        click.echo(f"{keep}: {kept} rows kept, {rest} not; {keep / 'gate.csv'} tells why", err=as_json)
     failed = [described(label, found.failures) for label, found in findings.rewards.items() if found.failures]
     if failed:
         raise RewardError(f"rewards.{failed[0]}")
