@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu seeds studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
+.PHONY: demo test test-gpu test-environments seeds studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -49,6 +49,10 @@ unit: setup-dev
 # Tests that need a GPU; each says why where it cannot run. With a CUDA build of torch, VENV=… names its environment.
 test-gpu: setup-dev
 	$(TEST_ENV) $(BIN)/pytest -m gpu tests/gpu -rs
+
+# Tests that make virtual environments from the package index: about a minute and a gigabyte.
+test-environments: setup-dev
+	$(TEST_ENV) $(BIN)/pytest -m environments tests/rewards/isolated -rs
 
 docs: setup-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir .site

@@ -1,4 +1,5 @@
-"""What patch DreamSim costs on groups, against upstream pair by pair: ``python -m benchmarks.rewards``.
+"""What patch DreamSim costs on groups, against upstream pair by pair: ``python -m benchmarks.rewards``; with the word
+``isolated``, what it costs and wins that a reward lives elsewhere (see ``isolated_rewards``).
 
 One thread, CPU seconds, random weights of the real sizes. DreamSim's smallest model (``clip_vitb32``, 88 million
 parameters) looks at images of 1024 × 1024 pixels in 16 patches of 256: for P rows of G samples there are P·G·16 pairs.
@@ -15,6 +16,7 @@ larger batch saves. Both sides are given tensors, and resize them to 224 × 224 
 import ctypes
 import gc
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import torch
 from dreamsim.feature_extraction.vision_transformer import vit_base
 from torch import Tensor
 
+from benchmarks import isolated_rewards
 from benchmarks.metering import cpu_seconds
 from rewards import PatchDreamSim, RewardInputs
 from rewards.dreamsim import to_input
@@ -106,6 +109,9 @@ def _status(key: str) -> int:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["isolated"]:
+        isolated_rewards.main()
+        return
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         folder = write_weights(MODEL, Path(place) / "weights", make=vit_base)

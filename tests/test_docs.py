@@ -49,7 +49,7 @@ def test_commands_and_options_exist(text):
             assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in words[1:])
         if words[:1] == ["rlrefine"]:
             command = cli.commands[words[1]]
-            if words[1] == "data":
+            if words[1] in ("data", "rewards"):
                 command = command.commands[words[2]]
             known = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("--")} <= known, line

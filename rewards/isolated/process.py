@@ -65,6 +65,11 @@ class Worker:
     _printed: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL))
     _end: Any = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of its process, while there is one."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> dict[str, Any]:
         """Start the process, and wait until it is ready; gives what it says of its reward.
 

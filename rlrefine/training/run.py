@@ -1,6 +1,7 @@
 """A run: the stages of a recipe in order, then the held-out table and the report."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -54,16 +55,16 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
     """Go on with a run where it stopped, exactly; one that is finished is left as it is.
 
     Args:
-        changes: of the engine, as ``engine.key=value``: where the network runs decides nothing else.
+        changes: of the engine, as ``engine.key=value``, or of where rewards live: that decides nothing else.
 
     Raises:
         UsageError: there is no run in the folder, or a change is of something else.
     """
     for change in changes:
-        if not change.startswith(("engine.", "run.reward_failures.")) or change.startswith("engine.precision"):
+        if not _may_change(change):
             raise UsageError(
-                f"{change}: a run keeps its recipe; only engine.…, without engine.precision, and run.reward_failures.… "
-                "can change"
+                f"{change}: a run keeps its recipe; only engine.…, without engine.precision, run.reward_failures.… and "
+                "rewards.LABEL.isolate.…, without bits, can change"
             )
     folder = RunFolder.of_run(root)
     recipe = load_recipe(folder.resolved, changes)
@@ -73,6 +74,13 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
         report.say(f"since the run began: {change}; the last bits of its numbers may differ from now on")
     execute(recipe, folder, start_engine(recipe), report, only_stage)
     return folder
+
+
+def _may_change(change: str) -> bool:
+    """Whether an override decides only where and how patiently things are computed."""
+    isolation = re.match(r"rewards\.[^.=]+\.isolate\.(?!bits)", change)
+    where = change.startswith(("engine.", "run.reward_failures.")) and not change.startswith("engine.precision")
+    return where or isolation is not None
 
 
 def start_engine(recipe: Recipe) -> Engine:

@@ -73,7 +73,7 @@ def test_a_reward_that_breaks_down_ends_the_run_which_goes_on_when_it_works(reci
     assert raised.value.exit_code == 75
     root = recipe_file.parent / "broken"
     assert max(steps_of(root)) == 3
-    with pytest.raises(UsageError, match=r"run.reward_failures.… can change"):
+    with pytest.raises(UsageError, match=r"rewards.LABEL.isolate.…, without bits, can change"):
         resume(root, LineReporter(), ["run.seed=1"])
     monkeypatch.setattr(flaky.Flaky, "works_for", 0)
     with pytest.raises(FailingRewardsError):  # it still does not work, and the run is where it was

@@ -12,6 +12,15 @@ from rewards.isolated.settings import Isolation
 from rewards.registry import REWARDS
 from tests.rewards.test_plugins import install
 
+
+def pytest_collection_modifyitems(config, items):
+    """Environments come from the package index, and take their time: for ``-m environments`` alone."""
+    if "environments" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("environments"):
+                item.add_marker(pytest.mark.skip(reason="makes an environment; run with -m environments"))
+
+
 NAUGHTY = {"warm_up": "", "delay": 0.0, "record": ""}
 
 

@@ -22,7 +22,7 @@ START = Isolation(batch=2, timeout=1.0, start_timeout=3.0)
 
 
 def process_of(reward):
-    return reward.crew.members[0]._process.pid
+    return reward.crew.members[0].pid
 
 
 def test_a_reward_is_the_same_in_a_process_of_its_own(elsewhere):

@@ -1,0 +1,1 @@
+"""A reward whose packages are older than ours can be."""
