@@ -3,9 +3,9 @@
 
 One thread each, random images. Both sides of a comparison are run in turn, round after round; of the ratios the median.
 
-- Cost: ``masked_pixel``, which itself costs next to nothing, on 8 images with target and mask, here and in a process of
-  its own with 32, 16 and 8 bits a channel: the CPU seconds of both processes for each image. What is added is what PNG,
-  checksums and copies take, and the same for any reward.
+- Cost: ``masked_pixel``, which itself costs next to nothing, on 8 images with target and mask, here and in a process
+  of its own with 32, 16 and 8 bits a channel: the CPU seconds of both processes for each image. What is added is what
+  PNG, checksums and copies take, and the same for any reward.
 - Gain: images that take 20 ms each to make, and a judge elsewhere that takes 20 ms for each; waits stand for both, so
   that the numbers do not depend on how busy this machine is. A step of 32 images, scored when all are made, and in chunks
   of 4 as they are made; by one judge and by two.
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.metering import cpu_seconds
-from rewards import Component, MaskedPixel, RewardInputs, Scores, WeightedRewards
+from rewards import Component, MaskedPixel, Reward, RewardInputs, Scores, WeightedRewards
 from rewards.isolated.client import Crew, IsolatedReward, close_all, isolated
 from rewards.isolated.process import Worker
 from rewards.isolated.settings import Isolation
@@ -51,7 +51,7 @@ def cost() -> None:
         repeat = max(1, 256 // side)
         found: dict[str, list[float]] = {}
         for turn in range(ROUNDS + 1):
-            seconds = {"here": cpu_seconds(lambda: [here(inputs) for _ in range(repeat)])}
+            seconds = {"here": _own(here, inputs, repeat)}
             seconds |= {f"{bits}": _both(reward, inputs, repeat) for bits, reward in there.items()}
             for name, spent in seconds.items() if turn else ():  # the first warms up
                 found.setdefault(name, []).append(1000 * spent / repeat / IMAGES)
@@ -60,11 +60,15 @@ def cost() -> None:
     close_all()
 
 
+def _own(reward: Reward, inputs: RewardInputs, repeat: int) -> float:
+    return cpu_seconds(lambda: [reward(inputs) for _ in range(repeat)])
+
+
 def _both(reward: IsolatedReward, inputs: RewardInputs, repeat: int) -> float:
     (worker,) = reward.crew.members
     assert isinstance(worker, Worker)
     before = worker_seconds(worker)
-    own = cpu_seconds(lambda: [reward(inputs) for _ in range(repeat)])
+    own = _own(reward, inputs, repeat)
     return own + worker_seconds(worker) - before
 
 
