@@ -7,8 +7,8 @@ One thread each, random images. Both sides of a comparison are run in turn, roun
   of its own with 32, 16 and 8 bits a channel: the CPU seconds of both processes for each image. What is added is what
   PNG, checksums and copies take, and the same for any reward.
 - Gain: images that take 20 ms each to make, and a judge elsewhere that takes 20 ms for each; waits stand for both, so
-  that the numbers do not depend on how busy this machine is. A step of 32 images, scored when all are made, and in chunks
-  of 4 as they are made; by one judge and by two.
+  that the numbers do not depend on how busy this machine is. A step of 32 images, scored when all are made, and in
+  chunks of 4 as they are made; by one judge and by two.
 """
 
 import os

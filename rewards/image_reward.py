@@ -29,7 +29,7 @@ class ImageReward:
 
         r = (MLP(BLIP(y, prompt)) − 0.1672) / 1.0333
 
-    Its package pins timm 0.6.13 and uses what transformers had until 4.45, so it cannot be installed beside this one and
+    Its package pins timm 0.6.13 and uses what transformers had until 4.45, so it cannot be installed beside ours and
     lives in an environment of its own, ``isolate: {environment: image_reward}``. Not yet run at full size.
 
     Differs from upstream: images are resized as tensors of floating-point numbers and not as 8-bit ones, and go through

@@ -55,11 +55,13 @@ class Limits:
 
     Args:
         body: bytes of all of it.
+        head: bytes of its JSON, which is read as a whole.
         images: PNG files in it, conditions included.
         pixels: of all of them together.
     """
 
     body: int = 2**28
+    head: int = 2**23
     images: int = 1024
     pixels: int = 2**26
 
@@ -112,6 +114,8 @@ def head_of(question: bytes, limits: Limits) -> dict[str, Any]:
     if len(question) > limits.body:
         raise WireError(f"expected at most {limits.body} bytes, found {len(question)}")
     line, found, _ = question.partition(b"\n")
+    if len(line) > limits.head:
+        raise WireError(f"expected at most {limits.head} bytes of JSON, found {len(line)}")
     head = parsed(line) if found else None
     if not isinstance(head, dict):
         raise WireError("expected a line of JSON and PNG files behind it, found something else")

@@ -17,7 +17,7 @@ from rewards.plugins import installed, load_entry
 from rewards.registry import REWARDS
 from rewards.types import Reward, RewardError
 
-LIMITS = Limits(body=2**33, images=2**20, pixels=2**33)  # whoever asks is the one who started this process
+LIMITS = Limits(body=2**33, head=2**33, images=2**20, pixels=2**33)  # whoever asks is the one who started this process
 
 
 def work(descriptor: int) -> None:

@@ -99,6 +99,7 @@ def test_what_a_question_may_ask_for_is_limited(inputs):
     assert len(head_of(question, Limits())["images"]) == 11
     for limits, message in (
         (Limits(body=100), "at most 100 bytes"),
+        (Limits(head=100), "at most 100 bytes of JSON"),
         (Limits(images=10), "at most 10 images, found 11"),
         (Limits(pixels=100), "at most 100 pixels, found 278"),  # 8·30 + 6 + 16 + 16
     ):
