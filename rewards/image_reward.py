@@ -80,7 +80,7 @@ def load_model(folder: str | None, *, download: bool) -> Any:
         RewardError: the package is not installed here, or its files are not there.
     """
     try:
-        import ImageReward as upstream  # noqa: N813, pyright: ignore[reportMissingImports]
+        import ImageReward as upstream  # noqa: N813  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise RewardError(
             f"image_reward needs the package image-reward, which cannot be installed beside this one ({error}): make "
