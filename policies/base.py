@@ -27,7 +27,7 @@ class Conditioning(Protocol):
         ...
 
     def join(self, others: Sequence[Self]) -> Self:
-        """These rows, and then those of others that have the same layout."""
+        """These rows, and then those of others."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -58,11 +58,13 @@ class Policy(Protocol):
         prompts: Sequence[str],
         images: Sequence[Sequence[Tensor]],
         masks: Sequence[Sequence[Tensor | None]] | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Conditioning:
         """Embed prompts, and for each row its ordered conditioning images ``[3, H, W]`` in [0, 1].
 
         Args:
             masks: for each of these images ``[1, H, W]`` where the detail is, or none; not every policy looks at them.
+            size: height and width of the images to make; by default those of each row's first image.
         """
         ...
 

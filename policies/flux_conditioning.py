@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from policies.errors import PolicyError
+from policies.layouts import MixedLayouts, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class FluxConditioning:
         images: ``[P, M, D]`` packed latents of the conditioning images.
         image_ids: positions of these tokens: ``[M, 3]`` that all rows share, or ``[R, M, 3]`` for R rows whose P/R
             samples lie beside each other.
-        layout: height and width of every conditioning image, in pixels; the first has the size of the image to make.
+        layout: height and width in pixels, of the image to make and then of every conditioning image.
     """
 
     prompt: Tensor
@@ -60,15 +61,15 @@ class FluxConditioning:
         prompt, pooled, images = (t.repeat_interleave(times, dim=0) for t in (self.prompt, self.pooled, self.images))
         return replace(self, prompt=prompt, pooled=pooled, images=images)
 
-    def join(self, others: Sequence["FluxConditioning"]) -> "FluxConditioning":
-        """These rows and then those of others.
+    def join(
+        self, others: "Sequence[FluxConditioning | MixedLayouts[FluxConditioning]]"
+    ) -> "FluxConditioning | MixedLayouts[FluxConditioning]":
+        """These rows and then those of others, whatever the number and sizes of their images."""
+        return joined([self, *others])
 
-        Raises:
-            PolicyError: rows differ in number or size of images.
-        """
+    def together(self, others: Sequence["FluxConditioning"]) -> "FluxConditioning":
+        """These rows and then those of others that have the same layout."""
         parts = [self, *others]
-        if any(part.layout != self.layout or part.image_ids.ndim != self.image_ids.ndim for part in parts):
-            raise PolicyError("the rows of one call must have images of the same number and sizes")
         shared = self.image_ids.ndim == 2
         return FluxConditioning(
             prompt=torch.cat([part.prompt for part in parts]),

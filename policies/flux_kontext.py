@@ -26,6 +26,7 @@ from policies.errors import PolicyError
 from policies.flux_attention import restricted_mask
 from policies.flux_conditioning import FluxConditioning
 from policies.flux_positions import image_positions, masked_positions
+from policies.layouts import MixedLayouts, encoded, in_calls, restored
 from policies.memory import HOME, quantize_blocks, tiled, visiting
 from policies.registry import EMBEDDED
 from policies.schedule import FlowSchedule, resolution_shift
@@ -126,26 +127,37 @@ class FluxKontext:
         prompts: Sequence[str],
         images: Sequence[Sequence[Tensor]],
         masks: Sequence[Sequence[Tensor | None]] | None = None,
-    ) -> FluxConditioning:
+        size: tuple[int, int] | None = None,
+    ) -> FluxConditioning | MixedLayouts[FluxConditioning]:
         """Embed prompts and conditioning images, once per row.
 
         Args:
             prompts: P texts, padded to ``prompt_tokens``: FLUX does not mask padding, so its length is fixed for a run.
-            images: for each row the same number of images ``[3, H, W]`` in [0, 1]; the first has the size of the
-                result.
+            images: for each row its images ``[3, H, W]`` in [0, 1]; rows of another number or other sizes of them will
+                be calls of their own.
             masks: for each image where the detail is; only ``position_ids: mask`` looks at them.
+            size: height and width of the result; by default those of each row's first image.
 
         Raises:
-            PolicyError: rows differ in number or size of images, a side is not a multiple of the token's, or a mask is
-                missing.
+            PolicyError: a side is not a multiple of the token's, or a mask is missing.
         """
-        layouts = {tuple((image.shape[1], image.shape[2]) for image in row) for row in images}
-        if len(layouts) != 1:
-            raise PolicyError(
-                f"the rows of one call must have images of the same number and sizes, found {sorted(layouts)}"
-            )
-        (layout,) = layouts
         self._check_prompts(prompts)
+        masks = masks or [[None] * len(row) for row in images]
+
+        def encode_some(rows: list[int]) -> FluxConditioning:
+            return self._encode(*([each[row] for row in rows] for each in (prompts, images, masks)), size)
+
+        return encoded(encode_some, [tuple(image.shape[1:] for image in row) for row in images])
+
+    def _encode(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Tensor]],
+        masks: Sequence[Sequence[Tensor | None]],
+        size: tuple[int, int] | None,
+    ) -> FluxConditioning:
+        """Embed rows whose images have the same number and sizes."""
+        layout = [(image.shape[1], image.shape[2]) for image in images[0]]
         encode_prompt: Any = self.pipeline.encode_prompt
         with self._present(self.pipeline.text_encoder, self.pipeline.text_encoder_2):
             prompt, pooled, _ = encode_prompt(
@@ -153,15 +165,19 @@ class FluxKontext:
             )
         packed = [self.encode_target(torch.stack(slot)) for slot in zip(*images, strict=True)]
         if self.settings.position_ids == "mask":
-            ids = masked_positions(masks or [[None] * len(layout)] * len(images), layout, self.token_side)
+            ids = masked_positions(masks, layout, self.token_side)
         else:
             ids = torch.cat([image_positions(self._grid(size), first) for first, size in enumerate(layout, start=1)])
         return FluxConditioning(
-            prompt=prompt, pooled=pooled, images=torch.cat(packed, dim=1), image_ids=ids.to(self.device), layout=layout
+            prompt=prompt,
+            pooled=pooled,
+            images=torch.cat(packed, dim=1),
+            image_ids=ids.to(self.device),
+            layout=(size or layout[0], *layout),
         )
 
-    def conditioning_from(self, saved: Mapping[str, Tensor]) -> FluxConditioning:
-        return FluxConditioning.from_tensors(saved, self.device)
+    def conditioning_from(self, saved: Mapping[str, Tensor]) -> FluxConditioning | MixedLayouts[FluxConditioning]:
+        return restored(lambda one: FluxConditioning.from_tensors(one, self.device), saved)
 
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> Tensor:
@@ -183,7 +199,13 @@ class FluxKontext:
             decoded = vae.decode(unpacked, return_dict=False)[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
-    def velocity(self, latents: Tensor, sigma: Tensor, conditioning: FluxConditioning, guidance: Guidance) -> Tensor:
+    def velocity(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        conditioning: FluxConditioning | MixedLayouts[FluxConditioning],
+        guidance: Guidance,
+    ) -> Tensor:
         """The predicted velocity ``[B, L, D]``, float32, at noise levels ``sigma`` ``[B]``.
 
         Args:
@@ -195,11 +217,14 @@ class FluxKontext:
         """
         if isinstance(guidance, Mapping):
             raise PolicyError(f"guidance: expected one number for this model, found {dict(guidance)}")
-        parts = [
-            self._velocity(latents[rows], sigma[rows], conditioning, rows, ids, guidance)
-            for rows, ids in conditioning.calls()
-        ]
-        return torch.cat(parts)
+
+        def of_one_layout(latents: Tensor, sigma: Tensor, rows: FluxConditioning) -> Tensor:
+            calls = [
+                self._velocity(latents[some], sigma[some], rows, some, ids, guidance) for some, ids in rows.calls()
+            ]
+            return torch.cat(calls)
+
+        return in_calls(of_one_layout, conditioning, latents, sigma)
 
     def _velocity(
         self,
@@ -224,7 +249,7 @@ class FluxKontext:
                 encoder_hidden_states=prompt,
                 txt_ids=torch.zeros(prompt.shape[1], 3, device=latents.device),
                 img_ids=torch.cat([image_positions(self._grid(conditioning.size), 0).to(image_ids), image_ids]),
-                joint_attention_kwargs=self._attention(prompt.shape[1] + tokens, conditioning.layout),
+                joint_attention_kwargs=self._attention(prompt.shape[1] + tokens, conditioning.layout[1:]),
                 return_dict=False,
             )[0]
         return prediction[:, :tokens].float()

@@ -149,6 +149,7 @@ class InstructPix2Pix:
         prompts: Sequence[str],
         images: Sequence[Sequence[Tensor]],
         masks: Sequence[Sequence[Tensor | None]] | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Pix2PixConditioning:
         """Embed prompts and conditioning images, once per row.
 
@@ -156,7 +157,7 @@ class InstructPix2Pix:
             prompts: P texts, padded to the length that CLIP was trained with.
             images: for each row the image to edit, and for a policy with a visual prompt that one, ``[3, H, W]`` in
                 [0, 1] and all of one size.
-            masks: not used.
+            masks, size: not used.
 
         Raises:
             PolicyError: images differ in number or size, a side is not a multiple of a latent's, or a prompt is too

@@ -19,6 +19,7 @@ SINGLE_FILES = ("draft_file_name", "target_file_name", "mask_file_name", *PAIR)
 MANY_FILES = "reference_file_names"
 MANY_MASKS = "reference_mask_file_names"
 KNOWN_COLUMNS = frozenset({"id", "prompt", "reference_roles", MANY_FILES, MANY_MASKS, *SINGLE_FILES})
+ALL_REFERENCES = "references"  # in place of a role: every reference of a row, in its order, whatever each is for
 SHOWN = 20
 
 
@@ -100,6 +101,8 @@ def _row_problems(folder: Path, row: dict[str, Any], worded: bool) -> Iterator[s
         references = []
     if roles is not None and (not isinstance(roles, list) or len(roles) != len(references)):
         yield f"reference_roles: expected one role for each of {len(references)} references, found {roles!r}"
+    elif ALL_REFERENCES in (roles or ()):
+        yield f"reference_roles: expected another role than {ALL_REFERENCES!r}, which stands for all of them"
     masks = row.get(MANY_MASKS) or []
     if not isinstance(masks, list) or (masks and len(masks) != len(references)):
         yield f"{MANY_MASKS}: expected a mask or null for each of {len(references)} references, found {masks!r}"

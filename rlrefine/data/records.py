@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlrefine.data.folder import ALL_REFERENCES
 from rlrefine.errors import DataError
 
 
@@ -47,7 +48,7 @@ class Example:
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def conditioning_images(self, roles: Sequence[str]) -> list[Tensor]:
-        """The images that a policy is shown, in order: the draft, or every reference of a role.
+        """The images that a policy is shown, in order: the draft, every reference of a role, or all ``references``.
 
         Raises:
             DataError: the row has no image of a role.
@@ -62,8 +63,9 @@ class Example:
         shown: list[Reference] = []
         images = [Reference(image=self.draft, role="draft", mask=self.mask), *self.references]
         for role in roles:
-            found = [image for image in (images[:1] if role == "draft" else images[1:]) if image.role == role]
-            if not found:
+            here = images[:1] if role == "draft" else images[1:]
+            found = [image for image in here if role in (image.role, ALL_REFERENCES)]
+            if not found and (role != ALL_REFERENCES or len(roles) == 1):
                 have = ", ".join(image.role for image in images)
                 raise DataError(
                     f"data: row {self.id} has no image of the role {role!r} that policy.images asks for; it has {have}"

@@ -130,7 +130,7 @@ def edit(policy: Policy, batch: Batch, noise: Tensor, roles: Sequence[str], sett
         settings: how many steps, and with what guidance.
     """
     images, masks = batch.conditioning_images(roles), batch.conditioning_masks(roles)
-    conditioning = policy.encode(batch.prompts, images, masks)
+    conditioning = policy.encode(batch.prompts, images, masks, batch.size)
     steps, schedule = settings.steps, policy.schedule(batch.size)
     plan = RolloutPlan(sigmas=schedule.sigmas(steps), start=schedule.start(steps), guidance=settings.guidance)
     trajectory = rollout(policy, conditioning, noise.to(policy.device), plan, 1, lambda step: noise)

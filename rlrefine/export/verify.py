@@ -137,7 +137,7 @@ def velocities(policy: Policy, images: int, size: tuple[int, int], guidance: Gui
     row = [torch.rand(3, *size, generator=draws.generator("export", "image", index)) for index in range(images)]
     left_half = torch.zeros(1, *size)
     left_half[..., : size[1] // 2] = 1
-    conditioning = policy.encode([""], [row], [[left_half] * images])  # some policies look at masks
+    conditioning = policy.encode([""], [row], [[left_half] * images], size)  # some policies look at masks
     latents_B = draws.normal((1, *policy.latent_shape(size)), "export", "latents").to(policy.device)
     return torch.cat([policy.velocity(latents_B, latents_B.new_full((1,), s), conditioning, guidance) for s in SIGMAS])
 

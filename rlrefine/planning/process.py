@@ -178,7 +178,8 @@ class Process:
 
     def _conditioning(self, batch: Batch) -> Any:
         roles = self.recipe.policy.settings.images
-        return self.policy.encode(batch.prompts, batch.conditioning_images(roles), batch.conditioning_masks(roles))
+        images, masks = batch.conditioning_images(roles), batch.conditioning_masks(roles)
+        return self.policy.encode(batch.prompts, images, masks, batch.size)
 
     def _encode(self, batch: Batch) -> tuple[Any, Encoder]:
         data, roles = self.recipe.data, self.recipe.policy.settings.images

@@ -3,9 +3,12 @@
 import torch
 
 from rlrefine.data.build import rows_of
+from rlrefine.data.choices import roles_of
 from rlrefine.data.folder import read_rows
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.data.sources import parse_source
+from rlrefine.recipe.check import first_rows
+from rlrefine.recipe.check_layouts import shown_in
 from rlrefine.recipe.schema import Data, Recipe
 from rlrefine.training.registry import OBJECTIVES
 
@@ -17,8 +20,8 @@ def rows_in_data(data: Data) -> int:
 
 
 def rows_without_content(recipe: Recipe, label: str, count: int) -> Batch:
-    """Rows as a stage's data has them: draft, a reference for each role that the model is shown, target, mask, pair."""
-    roles = [role for role in recipe.policy.settings.images if role != "draft"]
+    """Rows as a stage's data has them: draft, references as the row has them that shows most, target, mask, pair."""
+    roles = _most_references(recipe)
     pairs = "pairs" in OBJECTIVES[recipe.stages[label].objective].uses
     height, width = recipe.data.size
 
@@ -38,3 +41,11 @@ def rows_without_content(recipe: Recipe, label: str, count: int) -> Batch:
         for number in range(count)
     ]
     return Batch(examples=tuple(examples))
+
+
+def _most_references(recipe: Recipe) -> list[str]:
+    """The roles of the references of the training row of which the model is shown most; that row decides the peaks."""
+    shown, rows = recipe.policy.settings.images, first_rows(recipe, parse_source(recipe.data.train))
+    if rows is None:
+        return [role for role in shown if role != "draft"]
+    return roles_of(max(rows, key=lambda row: shown_in(row, shown)))

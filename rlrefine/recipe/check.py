@@ -13,9 +13,10 @@ from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import BUILT_IN, DataSource, parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
+from rlrefine.recipe.check_layouts import shown_images
 from rlrefine.recipe.check_policy import guidance, levels
 from rlrefine.recipe.check_rollouts import rollouts
-from rlrefine.recipe.conditions import PROVIDES, column_of, has_condition, roles_of
+from rlrefine.recipe.conditions import PROVIDES, column_of, has_condition
 from rlrefine.recipe.lineage import in_other_run
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.problems import Finding, Path, Problem, closest
@@ -197,7 +198,7 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
         if text is None:
             continue
         try:
-            first = _first_rows(recipe, parse_source(text))
+            first = first_rows(recipe, parse_source(text))
         except DataError as error:
             yield (
                 path,
@@ -212,7 +213,7 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
             yield path, repr(text), "rows that are not trained on", "give it a folder of its own"
 
 
-def _first_rows(recipe: Recipe, source: DataSource) -> list[dict[str, object]] | None:
+def first_rows(recipe: Recipe, source: DataSource) -> list[dict[str, object]] | None:
     """Rows of a source as a run will use them: of those that ask for a material, which may not have been made yet, one
     like all; none of the built-in photos, which have everything that recipes for a refiner ask for.
     """
@@ -239,15 +240,7 @@ def _columns(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iter
         if not all(has_condition(row, need) for row in first):
             yield path, f"rows without {column_of(need)}", f"one in every row: {who} needs {need}", "add the column"
     yield from _never_applicable(recipe, path, first)
-    roles = {"draft", *(role for row in first for role in roles_of(row))}
-    shown = getattr(recipe.policy.settings, "images", ())
-    layouts = {tuple(roles_of(row).count(role) for role in shown) for row in first}
-    if len(layouts) > 1:
-        counts = " and ".join(str(sum(layout)) for layout in sorted(layouts)[:2])
-        yield path, f"rows with {counts} references to show", "the same number in every row", "split the rows"
-    for index, role in enumerate(shown):
-        if role not in roles:
-            yield ("policy", "images", index), repr(role), "a role that the rows have", closest(role, roles)
+    yield from shown_images(recipe, path, first)
 
 
 def _never_applicable(recipe: Recipe, path: Path, first: list[dict[str, object]]) -> Iterator[Finding]:

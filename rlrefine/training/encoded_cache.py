@@ -135,7 +135,7 @@ def _parts_of(part: str, example: Example, roles: Sequence[str]) -> Iterator[byt
         for image in example.pair or ():
             yield from _bytes_of(image)
         return
-    yield f"{example.prompt}\x00{list(roles)}".encode()
+    yield f"{example.prompt}\x00{list(roles)}\x00{tuple(example.draft.shape[1:])}".encode()
     for image in example.conditioning_images(roles):
         yield from _bytes_of(image)
     for mask in example.conditioning_masks(roles):

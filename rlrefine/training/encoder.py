@@ -65,7 +65,7 @@ class Encoder:
 
     def _conditioning(self, batch: Batch) -> Any:
         images, masks = batch.conditioning_images(self.roles), batch.conditioning_masks(self.roles)
-        return self.policy.encode(batch.prompts, images, masks)
+        return self.policy.encode(batch.prompts, images, masks, batch.size)
 
     def _targets(self, batch: Batch) -> Tensor:
         assert batch.targets is not None, "checked by the objective"

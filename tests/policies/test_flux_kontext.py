@@ -144,10 +144,11 @@ def test_sizes_that_no_token_fits_are_refused(kontext_policy):
         kontext_policy.encode_target(torch.rand(1, 3, 64, 60))
 
 
-def test_rows_of_different_layout_are_refused(kontext_policy, drafts):
-    _, images = drafts
-    with pytest.raises(PolicyError, match="same number and sizes"):
-        kontext_policy.encode(PROMPTS, [[images[0]], [images[0], images[1]]])
+def test_the_image_to_make_may_be_none_of_those_that_are_shown(kontext_policy):
+    shown = [torch.rand(3, 32, 96)]
+    conditioning = kontext_policy.encode(PROMPTS[:1], [shown], size=(64, 64))
+    assert conditioning.size == (64, 64)
+    assert kontext_policy.velocity(torch.randn(1, 64, 32), torch.ones(1), conditioning, 1.0).shape == (1, 64, 32)
 
 
 def test_a_checkpoint_that_is_none_is_named():

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 
-from policies.errors import PolicyError
 from rlrefine.data.records import Batch
 from rlrefine.training.encoder import Encoder
 
@@ -41,12 +40,13 @@ def test_each_row_is_encoded_once(kontext_policy, batch, monkeypatch):
     assert len(calls) == len(batch)
 
 
-def test_rows_of_different_layout_are_not_joined(kontext_policy, batch):
-    first, second = batch.examples[:2]
-    alone = Batch(examples=(first, dataclasses.replace(second, references=())))
-    encoder = Encoder(policy=kontext_policy, roles=["draft"], keep=8)
-    encoder.roles = ["draft", "reference"]
-    encoder.conditioning(Batch(examples=(first,)))
-    encoder.roles = ["draft"]
-    with pytest.raises(PolicyError, match="same number and sizes"):
-        encoder.conditioning(alone)
+def test_rows_of_different_layout_are_joined_as_they_are_encoded(kontext_policy, batch):
+    first, second, *others = batch.examples
+    mixed = Batch(examples=(first, dataclasses.replace(second, references=()), *others))
+    kept, fresh = (
+        Encoder(policy=kontext_policy, roles=["draft", "references"], keep=keep).conditioning(mixed) for keep in (8, 0)
+    )
+    assert kept.owner == fresh.owner == (0, 1, 0, 0)
+    for ours, theirs in zip(kept.parts, fresh.parts, strict=True):
+        for one, other in zip(tensors(ours), tensors(theirs), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
