@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from policies.checkpoints import check_checkpoint, unavailable
 from policies.diffusion_schedule import DiffusionSchedule
 from policies.errors import PolicyError
-from policies.guidance import branch_weights, guided
+from policies.guidance import branch_weights, guided, scales_of
 from policies.memory import HOME, tiled, visiting
 from policies.pix2pix_conditioning import Pix2PixConditioning
 from policies.registry import EMBEDDED
@@ -206,7 +206,7 @@ class InstructPix2Pix:
         Raises:
             PolicyError: another condition has a scale, or one has none.
         """
-        weights = branch_weights(*self._scales(guidance))
+        weights = branch_weights(*scales_of(guidance, self.settings.scales))
         given = unit_variance(latents.float(), sigma)
         with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
             epsilon = guided(self._network, given, sigma, self._branches(conditioning, given), weights)
@@ -236,16 +236,6 @@ class InstructPix2Pix:
         hidden = {**prompting, "shown": given.new_zeros(len(given))}
         present = {**prompting, "shown": given.new_ones(len(given))}
         return [without | hidden, edited | hidden, edited | present, told | present]
-
-    def _scales(self, guidance: Guidance) -> list[float]:
-        """The scale of each condition, in the order in which branches add them."""
-        names = self.settings.scales
-        if not isinstance(guidance, Mapping):
-            guidance = dict.fromkeys(names, guidance) if guidance == 1 else {"": guidance}
-        if set(guidance) != set(names):
-            found = ", ".join(f"{name or 'one for all'}: {scale:g}" for name, scale in guidance.items())
-            raise PolicyError(f"guidance: expected a scale of each of {', '.join(names)}, or 1 for none, found {found}")
-        return [guidance[name] for name in names]
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each latent's pixels that lie inside the mask, ``[P, 1, h, w]``."""

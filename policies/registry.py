@@ -23,7 +23,7 @@ class Entry:
 
     settings: type
     place: str  # "module:class"; the class has a ``load`` with the arguments of the one below
-    pipeline: str  # the class of diffusers that its checkpoints hold
+    pipeline: str | None  # the class of diffusers that its checkpoints hold; none where the settings say
     architecture: str  # what model managers call it: ``modelspec.architecture`` in the header of exported weights
 
     def check_available(self, chosen: Any) -> None:
@@ -32,7 +32,7 @@ class Entry:
         Raises:
             PolicyError: it is not; with every way on.
         """
-        check_checkpoint(chosen.checkpoint, chosen.revision, self.pipeline, EMBEDDED)
+        check_checkpoint(chosen.checkpoint, chosen.revision, self.pipeline or chosen.pipeline, EMBEDDED)
 
     def load(self, chosen: Any, device: Any, precision: Precision = "fp32", *, network: bool = True) -> Any:
         """Load the model; the numbers of its frozen weights are float32 or bfloat16.
@@ -51,6 +51,12 @@ POLICIES: dict[str, Entry] = {
         place="policies.flux_kontext:FluxKontext",
         pipeline="FluxKontextPipeline",
         architecture="flux-1-kontext-dev",
+    ),
+    "flux2": Entry(
+        settings=settings.Flux2Settings,
+        place="policies.flux2:Flux2",
+        pipeline=None,
+        architecture="flux-2",
     ),
     "instruct_pix2pix": Entry(
         settings=settings.InstructPix2PixSettings,

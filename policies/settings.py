@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Quantization = Literal["int8", "float8"]
 Precision = Literal["fp32", "bf16"]
@@ -66,17 +66,86 @@ class FluxKontextSettings:
         return frozenset({"masks"} if self.position_ids == "mask" else ())
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("images: expected at least one conditioning image, such as draft, found none")
+        check_multi_image(self)
         if self.position_ids == "mask" and (self.images[0] != "draft" or self.images.count("draft") > 1):
             found = ", ".join(self.images)
             raise ValueError(f"images: expected draft first and once with position_ids: mask, found {found}")
-        if self.quantize is not None and self.lora is None:
-            raise ValueError(
-                f"quantize: expected null without lora, as 8-bit weights cannot be trained, found {self.quantize}"
-            )
         if not 1 <= self.prompt_tokens <= 512:
             raise ValueError(f"prompt_tokens: expected 1 to 512, found {self.prompt_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flux2Settings:
+    """FLUX.2 with an ordered list of conditioning images: klein, its undistilled base, or dev."""
+
+    ENCODED_BY: ClassVar[tuple[str, ...]] = ("checkpoint", "revision", "variant", "prompt_tokens", "text_layers")
+    """The settings that encoded prompts and images depend on."""
+    own_levels: ClassVar[bool] = False
+    """Whether the network knows only the noise levels of its own schedule."""
+
+    checkpoint: str
+    """A local folder, or a hub repository."""
+    variant: Literal["klein_base", "klein", "dev"] = "klein_base"
+    """``klein_base`` is guided by a second evaluation, ``klein`` was distilled and is not, ``dev`` is fed its scale."""
+    images: tuple[str, ...] = ("draft", "references")
+    """Which of a row's images the model is shown, in order: the draft, references by their role, or all of them."""
+    prompt_tokens: int = 512
+    """Tokens that every prompt is padded to, those of the conversation around it included."""
+    text_layers: tuple[int, ...] | None = None
+    """Layers of the text encoder whose states are read; by default those that the published model was trained with."""
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    """Shape of the adapters; null trains every parameter."""
+    revision: str | None = None
+    """Revision of a hub repository."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: less memory, more time."""
+    offload_encoders: bool = False
+    """Keep text encoder and autoencoder in host memory, and on the device only while they are used."""
+    tiled_decode: bool = False
+    """Decode images one by one, and those larger than 512 pixels in overlapping tiles."""
+    quantize: Quantization | None = None
+    """Store the frozen weights of the network's blocks in 8 bits; needs adapters and ``rlrefine[quantize]``."""
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """The conditions with a guidance scale of their own."""
+        return ("text",) if self.variant == "klein_base" else ()
+
+    @property
+    def guided(self) -> bool:
+        """Whether the model takes any guidance."""
+        return self.variant != "klein"
+
+    @property
+    def pipeline(self) -> str:
+        """The class of diffusers that the checkpoint holds."""
+        return "Flux2Pipeline" if self.variant == "dev" else "Flux2KleinPipeline"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are read."""
+        return self.text_layers or ((10, 20, 30) if self.variant == "dev" else (9, 18, 27))
+
+    def __post_init__(self) -> None:
+        check_multi_image(self)
+        if self.text_layers is not None and not self.text_layers:
+            raise ValueError("text_layers: expected one layer or more, or null, found none")
+        if not 1 <= self.prompt_tokens <= 512:
+            raise ValueError(f"prompt_tokens: expected 1 to 512, found {self.prompt_tokens}")
+
+
+def check_multi_image(settings: Any) -> None:
+    """What models with any number of images have in common.
+
+    Raises:
+        ValueError: no image, or 8-bit weights that would be trained.
+    """
+    if not settings.images:
+        raise ValueError("images: expected at least one conditioning image, such as draft, found none")
+    if settings.quantize is not None and settings.lora is None:
+        raise ValueError(
+            f"quantize: expected null without lora, as 8-bit weights cannot be trained, found {settings.quantize}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

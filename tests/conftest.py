@@ -92,6 +92,58 @@ def make_pix2pix(random_pix2pix):
 
 
 @pytest.fixture(scope="session")
+def random_flux2():
+    """FLUX.2 pipelines of the real classes with random weights, by variant; tests must not change them."""
+    import torch
+
+    from pretraining import flux2_components as components
+    from pretraining.edits import corpus
+
+    makers = {
+        "klein_base": components.klein,
+        "klein": lambda sentences: components.klein(sentences, distilled=True),
+        "dev": components.dev,
+    }
+    made = {}
+
+    def pipeline(variant):
+        if variant not in made:
+            torch.manual_seed(0)
+            made[variant] = _frozen(makers[variant](corpus()))
+        return made[variant]
+
+    return pipeline
+
+
+@pytest.fixture
+def make_flux2(random_flux2):
+    """Policies of their own around copies of the random pipelines, with settings of a recipe."""
+    import copy
+
+    from policies.flux2 import Flux2
+    from policies.settings import Flux2Settings
+    from pretraining.flux2_components import LAYERS
+
+    def make(variant="klein_base", **settings):
+        given = {"checkpoint": "random", "prompt_tokens": 192, "text_layers": LAYERS} | settings
+        return Flux2(copy.deepcopy(random_flux2(variant)), Flux2Settings(variant=variant, **given))
+
+    return make
+
+
+def _frozen(pipe):
+    """A pipeline whose parts do not learn, and whose network says more than it does at first."""
+    import torch
+
+    for part in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        part.eval().requires_grad_(False)
+    with torch.no_grad():
+        pipe.transformer.proj_out.weight.mul_(3)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
 def dreamsim_folder(tmp_path_factory):
     """The folder of random weights of a DreamSim model, made once; tests must not change it."""
     from tests.rewards.random_dreamsim import make_small, write_weights

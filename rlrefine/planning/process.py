@@ -22,9 +22,9 @@ from rewards import WeightedRewards
 from rlrefine.data.records import Batch
 from rlrefine.planning import components as c
 from rlrefine.planning.components import Phases
+from rlrefine.planning.configs import Shape
 from rlrefine.planning.live import LiveBytes, tensors_in
 from rlrefine.planning.rows import rows_without_content
-from rlrefine.planning.shapes import Shape
 from rlrefine.recipe.lineage import ancestors
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.encoder import Encoder

@@ -1,26 +1,15 @@
-"""Policies without weights: the real classes, from the configurations of a checkpoint, around tensors without content.
+"""Policies without weights: the real classes, from the configurations of a checkpoint, around empty tensors."""
 
-Only configurations are read. Of a hub repository that is not at hand the published architecture is assumed, and the
-plan says so.
-"""
-
-import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from policies.base import Policy
 from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
-from rlrefine.errors import UsageError
+from rlrefine.planning.configs import Configs, NoTokens, Shape, assumption, find_configs, numbers
+from rlrefine.planning.multi_shapes import flux2
 from rlrefine.planning.pretend import in_earnest
-from rlrefine.recipe.paths import checkpoint_folder
-
-Configs = Mapping[str, Mapping[str, Any]]
 
 FLUX_KONTEXT_DEV: Configs = {
     "transformer": {"guidance_embeds": True},
@@ -65,31 +54,6 @@ INSTRUCT_PIX2PIX: Configs = {
 million parameters), its autoencoder (84 million), CLIP ViT-L/14's text encoder, an Euler-ancestral scheduler."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A policy without weights, and what had to be assumed about it."""
-
-    policy: Policy
-    parts: Mapping[str, torch.nn.Module]
-    """Everything beside the network, by the component that it is in a plan."""
-    assumed: str | None
-
-
-class NoTokens:
-    """In place of a tokenizer: as many tokens as are asked for, and no text that is too long."""
-
-    model_max_length = 77
-    added_tokens_encoder: Mapping[str, int] = {}
-
-    def tokenize(self, text: str) -> list[str]:
-        return []
-
-    def __call__(self, texts: Any, max_length: int = 2, return_tensors: str | None = None, **_: Any) -> Any:
-        if return_tensors is None:
-            return SimpleNamespace(input_ids=[0] * max_length)
-        return SimpleNamespace(input_ids=torch.zeros(len(texts), max_length, dtype=torch.long))
-
-
 def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
     """FLUX.1-Kontext as ``FluxKontext.load`` would place it, without its weights."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
@@ -117,7 +81,7 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
     return Shape(
         policy=FluxKontext(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
         parts={"text encoders": torch.nn.ModuleList([clip, t5]), "autoencoder": vae},
-        assumed=None if found else _assumption(settings.checkpoint, FLUX_KONTEXT_PUBLISHED),
+        assumed=None if found else assumption(settings.checkpoint, FLUX_KONTEXT_PUBLISHED),
     )
 
 
@@ -153,62 +117,16 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
     return Shape(
         policy=InstructPix2Pix(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
         parts={"text encoders": torch.nn.ModuleList([clip]), "autoencoder": vae},
-        assumed=None if found else _assumption(settings.checkpoint, INSTRUCT_PIX2PIX_PUBLISHED),
+        assumed=None if found else assumption(settings.checkpoint, INSTRUCT_PIX2PIX_PUBLISHED),
     )
-
-
-@contextmanager
-def numbers(dtype: torch.dtype) -> Iterator[None]:
-    """New parameters are of this kind inside the block."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {
-    "flux_kontext": flux_kontext,
-    "instruct_pix2pix": instruct_pix2pix,
-}
-"""How to make each registered policy without weights."""
-
-
-def find_configs(checkpoint: str, revision: str | None, parts: list[str]) -> Configs | None:
-    """The configuration of each part of a checkpoint: from its folder, or from the cache of the hub.
-
-    Raises:
-        UsageError: the folder is there and has none, or one that cannot be read.
-    """
-    folder = checkpoint_folder(checkpoint)
-    if folder.is_dir():
-        return {part: _read(folder / part / _config(part)) for part in parts}
-    import huggingface_hub as hub
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        files = [hub.try_to_load_from_cache(checkpoint, f"{p}/{_config(p)}", revision=revision) for p in parts]
-    except HFValidationError:
-        raise UsageError(f"policy.checkpoint: {checkpoint} is neither a folder nor the name of a repository") from None
-    cached = [Path(file) for file in files if isinstance(file, str)]
-    return dict(zip(parts, map(_read, cached), strict=True)) if len(cached) == len(parts) else None
-
-
-def _config(part: str) -> str:
-    return "scheduler_config.json" if part == "scheduler" else "config.json"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"policy.checkpoint: cannot read the configuration {file}: {error}") from error
 
 
 FLUX_KONTEXT_PUBLISHED = "FLUX.1-Kontext-dev as published (11.9 billion parameters, T5-XXL, CLIP-L)"
 INSTRUCT_PIX2PIX_PUBLISHED = "timbrooks/instruct-pix2pix as published (860 million parameters, CLIP-L)"
 
-
-def _assumption(checkpoint: str, published: str) -> str:
-    return f"{checkpoint} is not on this machine: its sizes are those of {published}"
+SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {
+    "flux_kontext": flux_kontext,
+    "flux2": flux2,
+    "instruct_pix2pix": instruct_pix2pix,
+}
+"""How to make each registered policy without weights."""

@@ -9,12 +9,19 @@ from rlrefine.training.settings import SamplingSettings
 
 
 def guidance(recipe: Recipe) -> Iterator[Finding]:
-    """A policy with several conditions needs a scale of each, or 1 for none; any other takes one number."""
+    """A policy with several conditions needs a scale of each, or 1 for none; any other takes one number, or only 1."""
     names = recipe.policy.settings.scales
     for path, given in _guidances(recipe):
         if isinstance(given, Mapping) and not names:
             yield path, _shown(given), "a number", f"{recipe.policy.name} is fed one scale for all its conditions"
-        elif (set(given) != set(names)) if isinstance(given, Mapping) else (names and given != 1):
+        elif not getattr(recipe.policy.settings, "guided", True) and given != 1:
+            yield (
+                path,
+                _shown(given),
+                "1",
+                f"this {recipe.policy.name} was distilled to need no guidance, and takes none",
+            )
+        elif (set(given) != set(names)) if isinstance(given, Mapping) else (len(names) > 1 and given != 1):
             example = ", ".join(f"{name}: {scale:g}" for name, scale in USUAL.items() if name in names)
             yield path, _shown(given), f"a scale of each of {', '.join(names)}, or 1", f"{{{example}}} is usual"
 

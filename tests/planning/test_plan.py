@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from policies.settings import Flux2Settings
 from rewards.dreamsim_files import LICENCES, PUBLISHED
 from rewards.settings import DreamSimType, PatchDreamSimSettings
 from rlrefine.cli import main
@@ -294,3 +295,22 @@ def test_weights_that_wait_in_host_memory_take_none_of_a_gpu(part, changes):
     assert on_cpu[part] > 0
     assert part not in on_gpu
     assert on_gpu[c.BASE if part == c.UNMERGED else c.TRAINED] > 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "network", "words"),
+    # Qwen3-8B has 8.19 billion numbers, Mistral Small 3.2 24.01 billion, those of its eyes included
+    [("klein_base", 9_078_581_248, 8_190_735_360), ("dev", 32_223_281_152, 24_011_361_280)],
+)
+def test_flux2_has_its_published_sizes(variant, network, words):
+    settings = Flux2Settings(checkpoint="black-forest-labs/none", variant=variant)
+    with pretending():
+        shape = SHAPES["flux2"](settings, "bf16")
+
+        def numbers(module):
+            return sum(parameter.numel() for parameter in module.parameters())
+
+        assert numbers(shape.policy.trained) == network
+        assert numbers(shape.parts[c.TEXT]) == words
+        assert numbers(shape.parts[c.AUTOENCODER]) == 84_046_115
+    assert "not on this machine" in shape.assumed

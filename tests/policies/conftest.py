@@ -31,16 +31,35 @@ def load(saved_kontext):
     return make
 
 
+@pytest.fixture(scope="session")
+def saved_flux2(random_flux2, tmp_path_factory):
+    """The random FLUX.2 pipelines as folders, by variant."""
+    made = {}
+
+    def folder(variant="klein_base"):
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("policies") / variant
+            random_flux2(variant).save_pretrained(made[variant])
+        return made[variant]
+
+    return folder
+
+
 @pytest.fixture
-def load_any(load, saved_pix2pix):
-    """Load the random model of either kind."""
+def load_any(load, saved_pix2pix, saved_flux2):
+    """Load the random model of any kind."""
     from policies.registry import POLICIES
+    from pretraining.flux2_components import LAYERS
 
     def make(name, precision="fp32", **settings):
         if name == "flux_kontext":
             return load(precision, **settings)
+        given = {"checkpoint": str(saved_pix2pix)}
+        if name == "flux2":
+            folder = saved_flux2(settings.get("variant", "klein_base"))
+            given = {"checkpoint": str(folder), "prompt_tokens": 192, "text_layers": LAYERS}
         entry = POLICIES[name]
-        return entry.load(entry.settings(checkpoint=str(saved_pix2pix), **settings), "cpu", precision)
+        return entry.load(entry.settings(**given, **settings), "cpu", precision)
 
     return make
 

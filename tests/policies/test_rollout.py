@@ -67,6 +67,9 @@ VARIANTS = {
     "flux_kontext, restricted": {"attention": "restricted"},
     "flux_kontext, masked positions": {"position_ids": "mask"},
     "flux_kontext, bf16": {"precision": "bf16"},
+    "flux2, klein_base": {},
+    "flux2, klein_base, bf16": {"precision": "bf16"},
+    "flux2, dev": {"variant": "dev"},
     "instruct_pix2pix": {},
     "instruct_pix2pix, visual prompt": {"images": ("draft", "style")},
     "instruct_pix2pix, visual prompt, bf16": {"images": ("draft", "style"), "precision": "bf16"},
@@ -83,8 +86,11 @@ def test_every_policy_has_its_ratio_tested():
 def test_the_ratio_is_exactly_one_for_every_dynamics_and_policy(load_any, rows, variant, dynamics):
     policy = load_any(variant.partition(",")[0], **VARIANTS[variant])
     prompts, images, masks = rows
-    if scales := policy.settings.scales:  # a policy that is shown images of one size
-        images = [[row[0], row[0].flip(2)][: len(scales) - 1] for row in images]
+    scales = policy.settings.scales
+    if variant.startswith("instruct_pix2pix"):  # which is shown images of one size
+        images = [[row[0], row[0].flip(2)][: len(policy.settings.images)] for row in images]
+    else:  # rows of different layout
+        images, masks = [images[0], images[1][:1]], [masks[0], masks[1][:1]]
     conditioning = policy.encode(prompts, images, masks)
     policy.stage.begin("test", 0, policy.settings.lora)
     with torch.no_grad():

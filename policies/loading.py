@@ -1,0 +1,61 @@
+"""Load a pipeline of diffusers in the numbers that a recipe asks for, and put its parts where they belong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from policies.checkpoints import check_checkpoint, unavailable
+from policies.errors import PolicyError
+from policies.memory import HOME, quantize_blocks
+from policies.registry import EMBEDDED
+from policies.settings import Precision
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_pipeline(kind: Any, settings: Any, precision: Precision, *, called: str) -> Any:
+    """A pipeline from an embedded model, a local folder or a hub repository.
+
+    Args:
+        kind: its class; its network is called ``transformer``.
+        settings: with ``checkpoint``, ``revision`` and ``lora``.
+        precision: numbers of frozen weights; a network that is trained as a whole is float32.
+        called: what the model is called in errors.
+
+    Raises:
+        PolicyError: it cannot be reached, or is of another kind.
+    """
+    check_checkpoint(settings.checkpoint, settings.revision, kind.__name__, EMBEDDED)
+    frozen = DTYPES[precision]
+    dtypes = {"transformer": frozen if settings.lora else torch.float32, "default": frozen}
+    place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint).expanduser())
+    source = str(place) if place.is_dir() else settings.checkpoint
+    try:
+        return kind.from_pretrained(source, revision=settings.revision, dtype=dtypes)
+    except (OSError, ValueError) as error:
+        if place.is_dir():
+            raise PolicyError(f"policy.checkpoint: cannot load {place} as {called}: {error}") from error
+        reason = f"its files cannot be loaded: {error}"
+        raise unavailable(settings.checkpoint, reason, kind.__name__, EMBEDDED) from error
+
+
+def place_parts(
+    network: nn.Module, encoders: Sequence[nn.Module], settings: Any, device: torch.device, *, called: bool
+) -> None:
+    """Put network and encoders on the device, or in host memory until they are used, frozen and in evaluation mode.
+
+    Args:
+        encoders: text encoders and autoencoder.
+        settings: with ``quantize`` and ``offload_encoders``.
+        called: whether the network will be called; if not, it stays in host memory.
+    """
+    if settings.quantize is not None and called:
+        quantize_blocks(network, settings.quantize, device)
+    network.to(device if called else HOME)
+    for part in encoders:
+        part.to(HOME if settings.offload_encoders else device)
+    for part in (network, *encoders):
+        part.requires_grad_(False).eval()
