@@ -13,7 +13,7 @@ HEAD = """# Recipe keys
 Every key that a recipe may have, from the same dataclasses that check it. A key without a default must be given.
 """
 SECTIONS = {
-    "Policies": ["flux_kontext", "flux2", "instruct_pix2pix", "LoraSettings"],
+    "Policies": ["flux_kontext", "flux2", "qwen_image_edit_plus", "instruct_pix2pix", "LoraSettings"],
     "Data": ["Data", "Prompts"],
     "Rewards": [
         "patch_perceptual",

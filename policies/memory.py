@@ -58,6 +58,22 @@ def tiled(autoencoder: Any, pixels_per_latent: int) -> Iterator[None]:
         autoencoder.tile_sample_min_size, autoencoder.tile_latent_min_size = before
 
 
+@contextmanager
+def tiled_by_stride(autoencoder: Any) -> Iterator[None]:
+    """As ``tiled``, for autoencoders whose tiles have a stride: a quarter of each lies over the next."""
+    names = [f"tile_sample_{what}_{side}" for what in ("min", "stride") for side in ("height", "width")]
+    before = {name: getattr(autoencoder, name) for name in names}
+    autoencoder.enable_tiling(TILE, TILE, TILE * 3 // 4, TILE * 3 // 4)
+    autoencoder.enable_slicing()
+    try:
+        yield
+    finally:
+        autoencoder.disable_tiling()
+        autoencoder.disable_slicing()
+        for name, value in before.items():
+            setattr(autoencoder, name, value)
+
+
 def quantize_blocks(network: nn.Module, kind: Quantization, device: torch.device) -> None:
     """Store the weights of all linear layers in the network's blocks in 8 bits, each output channel with its scale.
 

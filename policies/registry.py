@@ -58,6 +58,12 @@ POLICIES: dict[str, Entry] = {
         pipeline=None,
         architecture="flux-2",
     ),
+    "qwen_image_edit_plus": Entry(
+        settings=settings.QwenImageEditPlusSettings,
+        place="policies.qwen_image_edit_plus:QwenImageEditPlus",
+        pipeline="QwenImageEditPlusPipeline",
+        architecture="qwen-image-edit-plus",
+    ),
     "instruct_pix2pix": Entry(
         settings=settings.InstructPix2PixSettings,
         place="policies.instruct_pix2pix:InstructPix2Pix",

@@ -134,6 +134,49 @@ class Flux2Settings:
             raise ValueError(f"prompt_tokens: expected 1 to 512, found {self.prompt_tokens}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class QwenImageEditPlusSettings:
+    """Qwen-Image-Edit-Plus (2509, 2511) with an ordered list of images, which its text encoder reads as well."""
+
+    ENCODED_BY: ClassVar[tuple[str, ...]] = (
+        "checkpoint", "revision", "condition_pixels", "image_pixels", "negative_prompt",
+    )  # fmt: skip
+    """The settings that encoded prompts and images depend on."""
+    own_levels: ClassVar[bool] = False
+    """Whether the network knows only the noise levels of its own schedule."""
+    scales: ClassVar[tuple[str, ...]] = ("text",)
+    """The conditions with a guidance scale of their own."""
+
+    checkpoint: str
+    """A local folder, or a hub repository."""
+    images: tuple[str, ...] = ("draft", "references")
+    """Which of a row's images the model is shown, in order: the draft, references by their role, or all of them."""
+    condition_pixels: int = 384 * 384
+    """Pixels of each image as the text encoder reads it; it keeps its shape, in multiples of 32 pixels."""
+    image_pixels: int = 1024 * 1024
+    """Pixels of each image as the network is shown it; it keeps its shape, in multiples of 32 pixels."""
+    negative_prompt: str = " "
+    """What guidance leads away from."""
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    """Shape of the adapters; null trains every parameter."""
+    revision: str | None = None
+    """Revision of a hub repository."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: less memory, more time."""
+    offload_encoders: bool = False
+    """Keep text encoder and autoencoder in host memory, and on the device only while they are used."""
+    tiled_decode: bool = False
+    """Decode images one by one, and those larger than 512 pixels in overlapping tiles."""
+    quantize: Quantization | None = None
+    """Store the frozen weights of the network's blocks in 8 bits; needs adapters and ``rlrefine[quantize]``."""
+
+    def __post_init__(self) -> None:
+        check_multi_image(self)
+        for name in ("condition_pixels", "image_pixels"):
+            if getattr(self, name) < 1024:
+                raise ValueError(f"{name}: expected at least 1024, which is 32 × 32, found {getattr(self, name)}")
+
+
 def check_multi_image(settings: Any) -> None:
     """What models with any number of images have in common.
 

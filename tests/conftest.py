@@ -131,6 +131,44 @@ def make_flux2(random_flux2):
     return make
 
 
+@pytest.fixture(scope="session")
+def random_qwen():
+    """Qwen-Image-Edit-Plus pipelines of the real classes with random weights; tests must not change them.
+
+    Takes whether conditioning tokens are modulated as at noise level 0, as in 2511.
+    """
+    import torch
+
+    from pretraining.edits import corpus
+    from pretraining.qwen_components import pipeline
+
+    made = {}
+
+    def make(zero_cond_t=True):
+        if zero_cond_t not in made:
+            torch.manual_seed(0)
+            made[zero_cond_t] = _frozen(pipeline(corpus(), zero_cond_t=zero_cond_t))
+        return made[zero_cond_t]
+
+    return make
+
+
+@pytest.fixture
+def make_qwen(random_qwen):
+    """Policies of their own around copies of the random pipelines, with settings of a recipe."""
+    import copy
+
+    from policies.qwen_image_edit_plus import QwenImageEditPlus
+    from policies.settings import QwenImageEditPlusSettings
+    from pretraining.qwen_components import PIXELS
+
+    def make(zero_cond_t=True, **settings):
+        given = QwenImageEditPlusSettings(**{"checkpoint": "random", **PIXELS, **settings})
+        return QwenImageEditPlus(copy.deepcopy(random_qwen(zero_cond_t)), given)
+
+    return make
+
+
 def _frozen(pipe):
     """A pipeline whose parts do not learn, and whose network says more than it does at first."""
     import torch

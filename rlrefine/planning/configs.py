@@ -104,3 +104,59 @@ class NoConversation:
 
     def _tokens(self, texts: int, length: int) -> dict[str, torch.Tensor]:
         return {name: torch.ones(texts, length, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+
+
+class NoPictures:
+    """In place of a pipeline's image processor: pictures that have a size and nothing else."""
+
+    def postprocess(self, images: torch.Tensor, _: str) -> list[Any]:
+        return [SimpleNamespace(size=(images.shape[3], images.shape[2])) for _ in range(len(images))]
+
+    def resize(self, picture: Any, height: int, width: int) -> Any:
+        return SimpleNamespace(size=(width, height))
+
+    def preprocess(self, picture: Any, height: int, width: int) -> torch.Tensor:
+        return torch.zeros(1, 3, height, width)
+
+
+class NoReader:
+    """Reads a prompt of usual length with pictures, as Qwen-Image-Edit-Plus has it read, whatever they hold.
+
+    Args:
+        encoder: a Qwen2.5-VL.
+        config: its configuration.
+        dropped: tokens at the beginning that are not handed on.
+    """
+
+    WORDS = 128
+    """Tokens of a prompt, the conversation around it included."""
+
+    def __init__(self, encoder: Any, config: Any, dropped: int) -> None:
+        self.encoder, self.config, self.dropped = encoder, config, dropped
+
+    def __call__(self, prompt: list[str], image: list[Any], device: Any) -> tuple[torch.Tensor, None]:
+        """The states of the last layer, ``[1, N, D]``.
+
+        Its eyes and its language model are called one after the other, as a whole call would: where the pictures lie
+        among the words cannot be read off tokens without content.
+        """
+        eyes, tokens = self.config.vision_config, self.WORDS
+        channels = eyes.in_channels * eyes.temporal_patch_size * eyes.patch_size**2
+        merged = eyes.spatial_merge_size**2
+        for picture in image:
+            width, height = picture.size
+            patches = max(merged, round(width / eyes.patch_size) * round(height / eyes.patch_size) // merged * merged)
+            tokens += patches // merged
+            self._look(torch.zeros(patches, channels, dtype=self.encoder.dtype))
+        words = self.encoder.get_input_embeddings()(torch.ones(1, self.dropped + tokens, dtype=torch.long))
+        language = self.encoder.model.language_model
+        states = language(inputs_embeds=words, use_cache=False, attention_mask=None).last_hidden_state
+        return states[:, self.dropped :], None
+
+    def _look(self, patches: torch.Tensor) -> torch.Tensor:
+        """What the eyes' blocks would go through; their windows depend on content, their sizes do not."""
+        eyes = self.encoder.model.visual
+        hidden = eyes.patch_embed(patches)
+        for block in eyes.blocks:
+            hidden = hidden + block.mlp(block.norm2(hidden))
+        return eyes.merger(hidden)

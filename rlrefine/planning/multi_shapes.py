@@ -6,8 +6,17 @@ from typing import Any
 import torch
 
 from policies.loading import DTYPES
-from policies.settings import Flux2Settings, Precision
-from rlrefine.planning.configs import Configs, NoConversation, Shape, assumption, find_configs, numbers
+from policies.settings import Flux2Settings, Precision, QwenImageEditPlusSettings
+from rlrefine.planning.configs import (
+    Configs,
+    NoConversation,
+    NoPictures,
+    NoReader,
+    Shape,
+    assumption,
+    find_configs,
+    numbers,
+)
 from rlrefine.planning.pretend import in_earnest
 
 KLEIN_9B: Configs = {
@@ -39,6 +48,24 @@ DEV: Configs = {
     },
 }  # fmt: skip
 """FLUX.2-dev: the defaults of diffusers' Flux2Transformer2DModel (32.2 billion parameters), Mistral Small 3.2."""
+
+QWEN: Configs = {
+    "transformer": {"zero_cond_t": True},
+    "vae": {},
+    "text_encoder": {
+        "text_config": {
+            "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+            "num_key_value_heads": 4, "vocab_size": 152064,
+            "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24], "rope_type": "default"},
+        },
+        "vision_config": {
+            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+        },
+        "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+"""Qwen-Image-Edit-2511: the defaults of diffusers' QwenImageTransformer2DModel (20.4 billion parameters),
+Qwen2.5-VL-7B."""
 
 
 def flux2(settings: Flux2Settings, precision: Precision) -> Shape:
@@ -81,3 +108,39 @@ def flux2(settings: Flux2Settings, precision: Precision) -> Shape:
 
 DEV_PUBLISHED = "FLUX.2-dev as published (32.2 billion parameters, Mistral Small 3.2)"
 KLEIN_PUBLISHED = "FLUX.2-klein-9B as published (9.08 billion parameters, Qwen3-8B)"
+QWEN_PUBLISHED = "Qwen-Image-Edit-2511 as published (20.4 billion parameters, Qwen2.5-VL-7B)"
+
+
+def qwen_image_edit_plus(settings: QwenImageEditPlusSettings, precision: Precision) -> Shape:
+    """Qwen-Image-Edit-Plus as ``QwenImageEditPlus.load`` would place it, without its weights."""
+    from diffusers import AutoencoderKLQwenImage, QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+    from diffusers.schedulers import FlowMatchEulerDiscreteScheduler
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    from policies.qwen_image_edit_plus import QwenImageEditPlus
+
+    found = find_configs(settings.checkpoint, settings.revision, list(QWEN))
+    configs = found or QWEN
+    frozen = DTYPES[precision]
+    config = Qwen2_5_VLConfig(**dict(configs["text_encoder"]))
+    with numbers(frozen if settings.lora else torch.float32):
+        transformer: Any = QwenImageTransformer2DModel.from_config(dict(configs["transformer"]))
+    with numbers(frozen):
+        vae: Any = AutoencoderKLQwenImage.from_config(dict(configs["vae"]))
+        text: Any = Qwen2_5_VLForConditionalGeneration(config)
+    for part in (transformer, vae, text):
+        part.requires_grad_(False).eval()
+    with in_earnest():
+        scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    nothing: Any = NoConversation()
+    pipeline: Any = QwenImageEditPlusPipeline(
+        scheduler=scheduler, vae=vae, text_encoder=text, tokenizer=nothing, processor=nothing, transformer=transformer,
+    )  # fmt: skip
+    pipeline.image_processor = NoPictures()
+    pipeline.encode_prompt = NoReader(text, config, pipeline.prompt_template_encode_start_idx)
+    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
+    return Shape(
+        policy=QwenImageEditPlus(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
+        parts={"text encoders": torch.nn.ModuleList([text]), "autoencoder": vae},
+        assumed=None if found else assumption(settings.checkpoint, QWEN_PUBLISHED),
+    )

@@ -8,7 +8,7 @@ import torch
 
 from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
 from rlrefine.planning.configs import Configs, NoTokens, Shape, assumption, find_configs, numbers
-from rlrefine.planning.multi_shapes import flux2
+from rlrefine.planning.multi_shapes import flux2, qwen_image_edit_plus
 from rlrefine.planning.pretend import in_earnest
 
 FLUX_KONTEXT_DEV: Configs = {
@@ -127,6 +127,7 @@ INSTRUCT_PIX2PIX_PUBLISHED = "timbrooks/instruct-pix2pix as published (860 milli
 SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {
     "flux_kontext": flux_kontext,
     "flux2": flux2,
+    "qwen_image_edit_plus": qwen_image_edit_plus,
     "instruct_pix2pix": instruct_pix2pix,
 }
 """How to make each registered policy without weights."""

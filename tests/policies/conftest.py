@@ -45,11 +45,20 @@ def saved_flux2(random_flux2, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def saved_qwen(random_qwen, tmp_path_factory):
+    """The random Qwen-Image-Edit-Plus as a folder."""
+    folder = tmp_path_factory.mktemp("policies") / "qwen"
+    random_qwen().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def load_any(load, saved_pix2pix, saved_flux2):
+def load_any(load, saved_pix2pix, saved_flux2, request):
     """Load the random model of any kind."""
     from policies.registry import POLICIES
     from pretraining.flux2_components import LAYERS
+    from pretraining.qwen_components import PIXELS
 
     def make(name, precision="fp32", **settings):
         if name == "flux_kontext":
@@ -58,6 +67,8 @@ def load_any(load, saved_pix2pix, saved_flux2):
         if name == "flux2":
             folder = saved_flux2(settings.get("variant", "klein_base"))
             given = {"checkpoint": str(folder), "prompt_tokens": 192, "text_layers": LAYERS}
+        if name == "qwen_image_edit_plus":
+            given = {"checkpoint": str(request.getfixturevalue("saved_qwen")), **PIXELS}
         entry = POLICIES[name]
         return entry.load(entry.settings(**given, **settings), "cpu", precision)
 

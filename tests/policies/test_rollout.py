@@ -70,6 +70,7 @@ VARIANTS = {
     "flux2, klein_base": {},
     "flux2, klein_base, bf16": {"precision": "bf16"},
     "flux2, dev": {"variant": "dev"},
+    "qwen_image_edit_plus": {},
     "instruct_pix2pix": {},
     "instruct_pix2pix, visual prompt": {"images": ("draft", "style")},
     "instruct_pix2pix, visual prompt, bf16": {"images": ("draft", "style"), "precision": "bf16"},
