@@ -19,6 +19,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from policies.errors import PolicyError
+from policies.grown_adapter import grown
 from policies.memory import HOME, host_copies
 from policies.settings import LoraSettings
 
@@ -68,6 +69,7 @@ class StageWeights:
         self.access: Access = WholeParameters()
         self._shapes: dict[str, torch.Size] = {}
         self._initial: dict[str, Tensor] = {}
+        self._swaps_reference = False
         self._ema: EMAModel | None = None
         self._old: dict[str, Tensor] = {}
         module.requires_grad_(False)
@@ -96,12 +98,36 @@ class StageWeights:
             self.parameters = dict(self.module.named_parameters())
         else:
             self.parameters = self._add_adapter(stage, seed, lora)
+        self._swaps_reference = lora is None
+        self._keep_initial(lora is None, reference=reference)
+        self._shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
+
+    def take_up(self, state: Mapping[str, Tensor], lora: LoraSettings, *, reference: bool = True) -> None:
+        """Let another stage's adapter, which is not below this one, enter this stage's: it begins as that one ended.
+
+        All of it is trained then, so the reference is a copy of what it begins with.
+
+        Args:
+            state: what ``adapter_state`` of that stage handed out.
+            lora: that adapter's shape.
+            reference: as for ``begin``.
+
+        Raises:
+            PolicyError: this stage has no adapter, a smaller one, or one on other layers.
+        """
+        if self.lora is None:
+            raise PolicyError(f"stage {self.stage} has no adapter that another could enter")
+        self.load_adapter_state(grown(state, self._handed_over(self.state()), lora, self.lora))
+        self._swaps_reference = True
+        self._keep_initial(True, reference=reference)
+
+    def _keep_initial(self, everything: bool, *, reference: bool) -> None:
+        """Copies of what the reference needs and the stage is going to change."""
         self._initial = {
             name: parameter.detach().to("cpu", copy=True)
             for name, parameter in self.parameters.items()
-            if reference and (lora is None or self._is_whole(name))
+            if reference and (everything or self._is_whole(name))
         }
-        self._shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
 
     def _add_adapter(self, stage: str, seed: int, lora: LoraSettings) -> dict[str, nn.Parameter]:
         config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=self.targets, lora_dropout=0.0)
@@ -156,9 +182,9 @@ class StageWeights:
 
     def _at_the_beginning(self) -> Iterator[None]:
         """The stage's adapter off, and what is trained as it is as it was."""
-        if not self._initial and (self.lora is None or self.whole is not None):
+        if not self._initial and (self._swaps_reference or self.whole is not None):
             raise PolicyError(f"stage {self.stage} was begun without a reference")
-        if self.lora is None:
+        if self._swaps_reference:
             yield from self._swapped(self._initial)
             return
         self._activate(self.earlier)

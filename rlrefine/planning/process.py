@@ -25,7 +25,7 @@ from rlrefine.planning.components import Phases
 from rlrefine.planning.configs import Shape
 from rlrefine.planning.live import LiveBytes, tensors_in
 from rlrefine.planning.rows import rows_without_content
-from rlrefine.recipe.lineage import ancestors
+from rlrefine.recipe.lineage import ancestors, lora_of, origin
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.encoder import Encoder
 from rlrefine.training.experience import Address, Chunk, Experience, chunks_of, regrouped
@@ -134,13 +134,16 @@ class Process:
     def _begin(self) -> None:
         """Adapters, other sets of weights and optimiser, as ``StageRun.run`` makes them; the optimiser after its first
         step."""
-        weights, lora = self.policy.stage, self.recipe.policy.settings.lora
+        weights = self.policy.stage
         self.live.belongs(c.BASE, weights.module.parameters())
         for label in ancestors(self.recipe, self.label):
-            weights.begin(label, 0, lora)
+            weights.begin(label, 0, lora_of(self.recipe, label))
             self.earlier += weights.parameters.values()
         self.live.belongs(c.EARLIER, self.earlier)
-        weights.begin(self.label, 0, lora, reference="reference" in self.uses)
+        lora, reference = lora_of(self.recipe, self.label), "reference" in self.uses
+        weights.begin(self.label, 0, lora, reference=reference)
+        if lora is not None and self.recipe.stages[origin(self.recipe, self.label)].adapter == "grown":
+            weights.take_up(weights.adapter_state(), lora, reference=reference)  # of whatever rank, it has that of all
         self.live.belongs(c.TRAINED, weights.parameters.values())
         self.live.belongs(c.COPY, weights._initial.values())
         if self.stage.ema is not None:

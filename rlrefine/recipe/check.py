@@ -13,6 +13,7 @@ from rlrefine.data.folder import read_rows
 from rlrefine.data.sources import BUILT_IN, DataSource, parse_source
 from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
+from rlrefine.recipe.check_adapters import adapters
 from rlrefine.recipe.check_layouts import shown_images
 from rlrefine.recipe.check_policy import guidance, levels
 from rlrefine.recipe.check_rollouts import rollouts
@@ -319,4 +320,5 @@ RULES: tuple[Rule, ...] = (
     image_size,
     processes,
     run_folder,
+    adapters,
 )

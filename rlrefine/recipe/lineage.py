@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from policies.settings import LoraSettings
 from rlrefine.recipe.schema import Recipe
 
 
@@ -21,10 +22,20 @@ def lineage(recipe: Recipe, label: str) -> list[str]:
 def ancestors(recipe: Recipe, label: str) -> list[str]:
     """The stages of this recipe whose adapters lie below a stage's own, lowest first.
 
-    A stage that continues another trains the same adapter; what another run hands over is not looked into.
+    A stage that continues another trains the same adapter, and one that grows an adapter holds it; what another run
+    hands over is not looked into.
     """
-    adapters = dict.fromkeys(origin(recipe, stage) for stage in lineage(recipe, label))
-    return list(adapters)[:-1]
+    adapters: list[str] = []
+    for stage in dict.fromkeys(origin(recipe, stage) for stage in lineage(recipe, label)):
+        if recipe.stages[stage].adapter == "grown":  # it holds the one below
+            adapters = adapters[:-1]
+        adapters.append(stage)
+    return adapters[:-1]
+
+
+def lora_of(recipe: Recipe, label: str) -> LoraSettings | None:
+    """The shape of the adapter that a stage trains; none where every parameter is trained."""
+    return recipe.stages[origin(recipe, label)].lora or recipe.policy.settings.lora
 
 
 def in_other_run(init: str) -> tuple[Path, str] | None:

@@ -7,6 +7,7 @@ the file they stand beside the keys that all parts of its kind share.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from policies.settings import LoraSettings
 from rewards.isolated.settings import Isolation
 from rlrefine.data.choices import RowChoices, fields_of
 
@@ -109,6 +110,10 @@ class StagePart:
     """Images that are decoded and scored at once; by default those of a rollout's call, and all of the step."""
     ema: Ema | None = None
     """Keep a running average of the weights."""
+    lora: LoraSettings | None = None
+    """Shape of the stage's adapter; by default ``policy.lora``."""
+    adapter: Literal["new", "grown"] = "new"
+    """``new``: zero at first, on top of those below, which stay as they are; ``grown``: the one below, made larger."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "prompts_per_step", "micro_batch", "rollout_batch", "reward_batch"):

@@ -49,17 +49,21 @@ def base_fingerprint(part: PolicyPart) -> str:
     return digest.hexdigest()[:16]
 
 
-def publish_weights(target: Path, policy: Policy, below: Path | None, fingerprint: str, write: bool = True) -> None:
+def publish_weights(
+    target: Path, policy: Policy, below: Path | None, fingerprint: str, write: bool = True, *, taken_up: bool = False
+) -> None:
     """Publish the weights of the stage that a policy just trained, with copies of the adapters that it stands on.
 
     Args:
         write: whether this process is the one that writes; the others only help to gather what is divided among them.
+        taken_up: whether the highest adapter below entered the stage's own, and so is part of it.
     """
     trained = {key: value.contiguous() for key, value in policy.stage.adapter_state(keep=write).items()}
     if not write:
         return
     lora = policy.stage.lora
     adapters = read_record(below)["adapters"] if below is not None and lora is not None else []
+    adapters = adapters[:-1] if taken_up else adapters
     name = policy.stage.stage
     assert name is not None, "a stage was begun"
 
@@ -92,10 +96,36 @@ def read_record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RECORD).read_text())
 
 
-def load_weights(policy: Policy, folder: Path) -> None:
-    """Put finished stages' adapters on a base model; they become part of its reference."""
-    for adapter in read_record(folder)["adapters"]:
-        state: dict[str, Tensor] = load_file(folder / f"{adapter['name']}.safetensors")
-        lora = LoraSettings(**adapter["lora"]) if adapter["lora"] else None
+def load_weights(policy: Policy, folder: Path, *, but_the_last: bool = False) -> None:
+    """Put finished stages' adapters on a base model; they become part of its reference.
+
+    Args:
+        but_the_last: leave out the highest adapter, which is going to enter another one.
+    """
+    adapters = read_record(folder)["adapters"]
+    for adapter in adapters[:-1] if but_the_last else adapters:
+        state, lora = _adapter(folder, adapter)
         policy.stage.begin(adapter["name"], seed_of("overwritten"), lora)
         policy.stage.load_adapter_state(state)
+
+
+def take_up_weights(policy: Policy, folder: Path, *, reference: bool) -> None:
+    """Let the highest adapter of finished stages enter that of the stage which was just begun.
+
+    Args:
+        reference: whether the policy that the stage begins with will be asked for.
+
+    Raises:
+        CheckpointError: that stage trained every parameter.
+    """
+    adapter = read_record(folder)["adapters"][-1]
+    state, lora = _adapter(folder, adapter)
+    if lora is None:
+        raise CheckpointError(f"{folder}: stage {adapter['name']} trained every parameter; there is no adapter to grow")
+    policy.stage.take_up(state, lora, reference=reference)
+
+
+def _adapter(folder: Path, entry: dict[str, Any]) -> tuple[dict[str, Tensor], LoraSettings | None]:
+    """One adapter of a folder of weights, and its shape; none where every parameter was trained."""
+    lora = LoraSettings(**entry["lora"]) if entry["lora"] else None
+    return load_file(folder / f"{entry['name']}.safetensors"), lora

@@ -37,7 +37,14 @@ from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.failures import FailureWatch, UnscoredError
 from rlrefine.training.folder import RunFolder
-from rlrefine.training.handover import base_fingerprint, load_policy, load_weights, publish_weights, read_record
+from rlrefine.training.handover import (
+    base_fingerprint,
+    load_policy,
+    load_weights,
+    publish_weights,
+    read_record,
+    take_up_weights,
+)
 from rlrefine.training.loop import Trainer
 from rlrefine.training.progress import Reporter
 from rlrefine.training.registry import OBJECTIVES
@@ -75,12 +82,17 @@ class StageRun:
 
     @property
     def below(self) -> Path | None:
-        """The finished weights that the stage's adapter stands on; none for the base model."""
+        """The finished weights that the stage's adapter stands on, or grows from; none for the base model."""
         init = self.recipe.stages[self.origin].init
         if init in self.recipe.stages:
             return self.folder.weights(init)
         elsewhere = lineage.in_other_run(init)
         return None if elsewhere is None else RunFolder(elsewhere[0]).weights(elsewhere[1])
+
+    @property
+    def grows(self) -> bool:
+        """Whether the highest adapter below enters the stage's own, instead of lying below it."""
+        return self.recipe.stages[self.origin].adapter == "grown"
 
     @property
     def adapter(self) -> str:
@@ -128,14 +140,13 @@ class StageRun:
         """Train the stage, from its newest checkpoint if there is one, and publish its weights."""
         seed_generators(seed_of(self.seed, "global", self.label, self.engine.process))
         policy = load_policy(self.recipe.policy, self.engine.device, self.recipe.engine.precision)
+        reference = "reference" in OBJECTIVES[self.part.objective].uses
         if self.below is not None:
-            load_weights(policy, self.below)
-        policy.stage.begin(
-            self.adapter,
-            seed_of(self.seed, "adapter", self.origin),
-            self.recipe.policy.settings.lora,
-            reference="reference" in OBJECTIVES[self.part.objective].uses,
-        )
+            load_weights(policy, self.below, but_the_last=self.grows)
+        lora = lineage.lora_of(self.recipe, self.label)
+        policy.stage.begin(self.adapter, seed_of(self.seed, "adapter", self.origin), lora, reference=reference)
+        if self.grows and self.below is not None:
+            take_up_weights(policy, self.below, reference=reference)
         if self.part.ema is not None:
             policy.stage.start_ema(self.part.ema.decay)
         if "old" in OBJECTIVES[self.part.objective].uses:
@@ -160,7 +171,8 @@ class StageRun:
             prepared.load_optimizer_state(state.optimizer)
             restore_generators(state.generators, self.engine.process)
         self._train(policy, prepared, begun)
-        publish_weights(self.folder.weights(self.label), policy, self.below, self.fingerprint, self.engine.is_main)
+        target = self.folder.weights(self.label)
+        publish_weights(target, policy, self.below, self.fingerprint, self.engine.is_main, taken_up=self.grows)
         self.engine.wait()
         del policy, prepared, optimizer  # or the next model would be loaded beside this one
         self.engine.release()

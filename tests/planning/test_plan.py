@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from policies.settings import Flux2Settings
+from policies.settings import Flux2Settings, QwenImageEditPlusSettings
 from rewards.dreamsim_files import LICENCES, PUBLISHED
 from rewards.settings import DreamSimType, PatchDreamSimSettings
 from rlrefine.cli import main
@@ -313,4 +313,24 @@ def test_flux2_has_its_published_sizes(variant, network, words):
         assert numbers(shape.policy.trained) == network
         assert numbers(shape.parts[c.TEXT]) == words
         assert numbers(shape.parts[c.AUTOENCODER]) == 84_046_115
+    assert "not on this machine" in shape.assumed
+
+
+def test_qwen_image_edit_plus_has_its_published_sizes():
+    """Qwen2.5-VL-7B has 8.29 billion numbers, those of its eyes included."""
+    settings = QwenImageEditPlusSettings(checkpoint="Qwen/none", image_pixels=512 * 512)
+    with pretending():
+        shape = SHAPES["qwen_image_edit_plus"](settings, "bf16")
+
+        def numbers(module):
+            return sum(parameter.numel() for parameter in module.parameters())
+
+        assert numbers(shape.policy.trained) == 20_430_401_088
+        assert numbers(shape.parts[c.TEXT]) == 8_292_166_656
+        assert numbers(shape.parts[c.AUTOENCODER]) == 126_892_531
+        image = torch.zeros(3, 512, 512)
+        conditioning = shape.policy.encode([""], [[image, image]], None, (512, 512))
+        assert conditioning.images.shape == (1, 2 * 32 * 32, 64)
+        # 128 words, and of each picture of 384 × 384 pixels 27 × 27 patches of 14, four to a token
+        assert conditioning.told.words.shape == (1, 128 + 2 * (27 * 27 // 4), 3584)
     assert "not on this machine" in shape.assumed

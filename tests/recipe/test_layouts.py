@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from rlrefine.errors import RecipeError
+from rlrefine.recipe.lineage import ancestors, lora_of
 from rlrefine.recipe.load import load_recipe
 
 RECIPE = """
@@ -68,3 +69,31 @@ def test_the_word_for_all_references_is_no_role(folder):
     text = (folder / "metadata.jsonl").read_text().replace('"style"', '"references"')
     (folder / "metadata.jsonl").write_text(text)
     assert "expected another role than 'references', which stands for all of them" in found(folder, "draft")
+
+
+GROWN = "stages.grown={objective: sft, init: sft, steps: 2, optimizer: {lr: 1.0e-3}, adapter: grown, %s}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([GROWN % "lora: {rank: 32, alpha: 32}"], ""),
+        ([GROWN % "lora: {rank: 8, alpha: 8}"], "stages.grown.lora.rank: found 8, expected at least the 16 of sft"),
+        ([GROWN % "", "stages.grown.init=checkpoint"], "expected an earlier stage, whose adapter grows; set init"),
+        ([GROWN % "", "policy.lora=null"], "expected none, as all is trained; drop it"),
+        ([GROWN % "continues: sft"], "expected that of sft, which it continues; drop it"),
+    ],
+)
+def test_an_adapter_grows_from_a_smaller_one(folder, changes, message):
+    text = found(folder, "draft, references", changes)
+    assert message in text
+    assert bool(message) == bool(text)
+
+
+def test_a_grown_adapter_holds_the_one_below(folder):
+    later = "stages.later={objective: sft, init: grown, steps: 2, optimizer: {lr: 1.0e-3}}"
+    found(folder, "draft, references")
+    recipe = load_recipe(str(folder / "r.yaml"), [GROWN % "lora: {rank: 32, alpha: 32}", later])
+    assert ancestors(recipe, "grown") == []
+    assert ancestors(recipe, "later") == ["grown"]
+    assert (lora_of(recipe, "grown").rank, lora_of(recipe, "later").rank) == (32, 16)
