@@ -49,12 +49,15 @@ class RowChoices:
         fields: fields that are the same in every row; all others are columns.
         draw_one: roles of which a row keeps one reference.
         seed: of these draws.
+        reference_pixels: how many pixels a reference is brought to, keeping its shape; none brings it to the size of
+            all images.
     """
 
     templates: tuple[str, ...] = ()
     fields: Mapping[str, str] = field(default_factory=dict)
     draw_one: tuple[str, ...] = ()
     seed: int = 0
+    reference_pixels: int | None = None
 
     def prompt(self, row: Row, index: int) -> str:
         """What the row asks for.

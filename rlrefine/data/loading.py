@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from policies.image_area import of_area
 from rlrefine.cache import cache_folder
 from rlrefine.data.choices import RowChoices, roles_of
 from rlrefine.data.folder import KNOWN_COLUMNS, METADATA, named_files, read_rows, row_name
@@ -35,6 +36,7 @@ class Rows:
     def __init__(self, folder: Path, size: tuple[int, int] | None, choices: RowChoices | None = None) -> None:
         self.folder, self.size = folder, size
         choices = choices or RowChoices()
+        self.reference_pixels = choices.reference_pixels
         listed = read_rows(folder, worded=bool(choices.templates))
         self.kept = [choices.kept(row, index) for index, row in enumerate(listed)]
         self.columns = [choices.applied(row, index) for index, row in enumerate(listed)]
@@ -50,7 +52,8 @@ class Rows:
     @property
     def fingerprint(self) -> str:
         """A hash of the listed rows and of the size of each file, to notice at a resume that the data changed."""
-        digest = hashlib.sha256(json.dumps([self.columns, self.size], sort_keys=True).encode())
+        sizes = [self.size] if self.reference_pixels is None else [self.size, self.reference_pixels]
+        digest = hashlib.sha256(json.dumps([self.columns, *sizes], sort_keys=True).encode())
         for name in named_files(self.columns):
             digest.update(f"{name}:{(self.folder / name).stat().st_size}".encode())
         return digest.hexdigest()[:16]
@@ -58,7 +61,8 @@ class Rows:
     def example(self, index: int) -> Example:
         """One row with its images."""
         row: dict[str, Any] = self.table[index]
-        images = _RowImages(folder=self.folder, size=self.size, name=row_name(row, index))
+        name = row_name(row, index)
+        images = _RowImages(folder=self.folder, size=self.size, reference_pixels=self.reference_pixels, name=name)
         stored, stored_masks = row.get("reference") or [], row.get("reference_mask")
         references = [stored[place] for place in self.kept[index]]
         masks = [stored_masks[place] if stored_masks else None for place in self.kept[index]]
@@ -83,6 +87,7 @@ class _RowImages:
 
     folder: Path
     size: tuple[int, int] | None
+    reference_pixels: int | None
     name: str
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # of the last file of each part
 
@@ -93,7 +98,14 @@ class _RowImages:
         self.sizes[part] = image.size
         if part in ALIGNED:
             check_aligned(self.name, {part: size for part, size in self.sizes.items() if part in ALIGNED})
-        return image if self.size is None else fit(image, self.size)
+        size = self._size_of(part, image)
+        return image if size is None else fit(image, size)
+
+    def _size_of(self, part: str, image: Image.Image) -> tuple[int, int] | None:
+        """Height and width that an image is brought to; none leaves it."""
+        if part in ALIGNED or self.reference_pixels is None:
+            return self.size
+        return of_area((image.height, image.width), self.reference_pixels)
 
     def mask(self, part: str, stored: Any) -> Tensor:
         return to_tensor(self.load(part, stored).convert("L"))

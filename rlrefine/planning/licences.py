@@ -14,6 +14,8 @@ from rlrefine.recipe.schema import Recipe
 
 CHECKPOINTS = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
+    "Qwen/Qwen-Image-Edit-2509": "Apache-2.0",
+    "Qwen/Qwen-Image-Edit-2511": "Apache-2.0",
     **dict.fromkeys(EMBEDDED, OURS),
 }
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from policies.image_area import of_area
 from rlrefine.data.build import rows_of
 from rlrefine.data.choices import roles_of
 from rlrefine.data.folder import read_rows
@@ -28,12 +29,16 @@ def rows_without_content(recipe: Recipe, label: str, count: int) -> Batch:
     def image(channels: int = 3) -> torch.Tensor:
         return torch.zeros(channels, height, width)
 
+    def reference(channels: int = 3) -> torch.Tensor:
+        pixels = recipe.data.reference_pixels
+        return torch.zeros(channels, *(of_area((height, width), pixels) if pixels else (height, width)))
+
     examples = [
         Example(
             id=str(number),
             prompt="",
             draft=image(),
-            references=tuple(Reference(image=image(), role=role, mask=image(1)) for role in roles),
+            references=tuple(Reference(image=reference(), role=role, mask=reference(1)) for role in roles),
             target=image(),
             mask=image(1),
             pair=(image(), image()) if pairs else None,

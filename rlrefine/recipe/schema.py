@@ -4,7 +4,7 @@ A part that is chosen by name (policy, reward, objective) brings keys of its own
 the file they stand beside the keys that all parts of its kind share.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from policies.settings import LoraSettings
@@ -155,6 +155,8 @@ class Data:
     """Rows that are looked at once, in the end."""
     size: tuple[int, int] = (64, 64)
     """Height and width of the images, in pixels."""
+    reference_pixels: int | None = None
+    """Pixels of a reference, which then keeps its shape, in multiples of 32; by default it is brought to ``size``."""
     keep_encoded: int = 0
     """Rows whose encoded prompt and images stay in memory; 0 encodes them anew at every step."""
     prompts: Prompts | None = None
@@ -169,16 +171,19 @@ class Data:
     def __post_init__(self) -> None:
         if self.keep_encoded < 0:
             raise ValueError(f"keep_encoded: expected 0 or more rows, found {self.keep_encoded}")
+        if self.reference_pixels is not None and self.reference_pixels < 1024:
+            raise ValueError(
+                f"reference_pixels: expected at least 1024, which is 32 × 32, found {self.reference_pixels}"
+            )
         if "draft" in self.draw_one:
             raise ValueError("draw_one: expected roles of references, found draft")
 
     @property
     def choices(self) -> RowChoices:
         """What is chosen for each row."""
-        if self.prompts is None:
-            return RowChoices(draw_one=self.draw_one, seed=self.seed)
+        drawn = RowChoices(draw_one=self.draw_one, seed=self.seed, reference_pixels=self.reference_pixels)
         worded = self.prompts
-        return RowChoices(templates=worded.templates, fields=worded.fields, draw_one=self.draw_one, seed=self.seed)
+        return drawn if worded is None else replace(drawn, templates=worded.templates, fields=worded.fields)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Templates and drawn references: the same for a row in every run, evenly spread over rows."""
 
+import json
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from rlrefine.data.build import build_rows
 from rlrefine.data.choices import RowChoices, fields_of
@@ -88,3 +90,24 @@ def test_a_recipe_says_so_before_anything_is_made():
     with pytest.raises(RecipeError) as caught:
         load_recipe("omnirefiner_tiny", ["data.train=fur:train"])
     assert "target_file_name" in str(caught.value)  # rewards against a target, and these rows have none
+
+
+def test_references_keep_their_shape_at_a_number_of_pixels(tmp_path):
+    """A picture of 120 × 30 has the shape of 128 × 32, which is 4096 pixels; masks go with their references."""
+    for name, size in {"draft": (64, 64), "wide": (120, 30), "square": (50, 50), "mask": (120, 30)}.items():
+        Image.new("RGB", size, "white").save(tmp_path / f"{name}.png")
+    row = {
+        "prompt": "a",
+        "draft_file_name": "draft.png",
+        "target_file_name": "draft.png",
+        "reference_file_names": ["wide.png", "square.png"],
+        "reference_mask_file_names": ["mask.png", None],
+    }
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    example = Rows(tmp_path, (32, 32), RowChoices(reference_pixels=4096)).example(0)
+    assert [tuple(each.image.shape[1:]) for each in example.references] == [(32, 128), (64, 64)]
+    assert example.references[0].mask.shape == (1, 32, 128)
+    assert example.draft.shape == example.target.shape == (3, 32, 32)
+    plain = Rows(tmp_path, (32, 32))
+    assert [tuple(each.image.shape[1:]) for each in plain.example(0).references] == [(32, 32)] * 2
+    assert plain.fingerprint != Rows(tmp_path, (32, 32), RowChoices(reference_pixels=4096)).fingerprint
