@@ -9,6 +9,7 @@ from typing import Any
 
 from policies.registry import EMBEDDED, POLICIES
 from rlrefine import __version__
+from rlrefine.data.folder import ALL_REFERENCES
 from rlrefine.recipe.lineage import lineage
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import StagePart
@@ -163,10 +164,11 @@ def _rewards(origin: Origin) -> str:
 
 def _shown_images(origin: Origin) -> str:
     roles = origin.stage.recipe.policy.settings.images
-    if len(roles) == 1:
+    if len(roles) == 1 and ALL_REFERENCES not in roles:
         return f"It is shown one image: {roles[0]}."
+    count = "any number of" if ALL_REFERENCES in roles else len(roles)
     return (
-        f"It was trained with {len(roles)} images in this order: {', '.join(roles)}. The pipeline above shows one; "
+        f"It was trained with {count} images in this order: {', '.join(roles)}. The pipeline above shows one; "
         f"`rlrefine refine` and `rlrefine.Refiner` show them all."
     )
 

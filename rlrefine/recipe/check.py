@@ -15,7 +15,7 @@ from rlrefine.errors import DataError
 from rlrefine.recipe.arithmetic import stage_steps
 from rlrefine.recipe.check_adapters import adapters
 from rlrefine.recipe.check_layouts import shown_images
-from rlrefine.recipe.check_policy import guidance, levels
+from rlrefine.recipe.check_policy import guidance, levels, supervised_guidance
 from rlrefine.recipe.check_rollouts import rollouts
 from rlrefine.recipe.conditions import PROVIDES, column_of, has_condition
 from rlrefine.recipe.lineage import in_other_run
@@ -315,6 +315,7 @@ RULES: tuple[Rule, ...] = (
     learning_signal,
     rollouts,
     guidance,
+    supervised_guidance,
     levels,
     rows,
     image_size,

@@ -39,6 +39,21 @@ def _guidances(recipe: Recipe) -> Iterator[tuple[Path, Any]]:
     yield ("evaluation", "guidance"), recipe.evaluation.guidance
 
 
+def supervised_guidance(recipe: Recipe) -> Iterator[Finding]:
+    """What is learned from given images is the velocity under all conditions, not one that guidance leads away from."""
+    if len(recipe.policy.settings.scales) != 1:
+        return
+    for label, stage in recipe.stages.items():
+        given = getattr(stage.settings, "guidance", 1)
+        if not isinstance(given, Mapping) and given != 1:
+            yield (
+                ("stages", label, "guidance"),
+                _shown(given),
+                f"1, since {recipe.policy.name} is guided by a second evaluation, and {stage.objective} has none",
+                "set guidance: 1.0",
+            )
+
+
 def _shown(given: Any) -> str:
     return (
         ", ".join(f"{name}: {scale:g}" for name, scale in given.items()) if isinstance(given, Mapping) else f"{given:g}"
