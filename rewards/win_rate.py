@@ -36,7 +36,7 @@ BETTER = (
 class WinRate:
     """Share of the comparisons with its siblings that a sample wins; a tie counts half.
 
-        r_i = 1/n_i Σ_j p(i, j),   p(j, i) = 1 − p(i, j) from 0 to 1, j the n_i siblings it was compared with
+        r = 1/n Σ_j p(i, j),   p(j, i) = 1 − p(i, j) from 0 to 1, j the n siblings that sample i was compared with
 
     A comparison that fails is left out; a sample all of whose comparisons fail has failed. One without siblings, or
     about which the comparison has no opinion, is none that the reward applies to. Whole groups are scored at once.
@@ -111,7 +111,7 @@ def compared(group: int, opponents: int | None) -> list[Pair]:
 class VlmWinRate:
     """Share of the comparisons with its siblings that a sample wins before a vision-language model.
 
-        r_i = 1/n_i Σ_j (p(i, j) + 1 − p(j, i)) / 2,   p(i, j) = 1, ½ or 0 where i, shown first, wins, ties or loses
+        r = 1/n Σ_j (p(i, j) + 1 − p(j, i)) / 2,   p(i, j) = 1, ½ or 0 where sample i, shown first, wins, ties or loses
 
     Each pair is shown in both orders, since judges favour a place. Endpoint, key, deadline, attempts and the answers on
     disk are those of ``vlm_judge``.
