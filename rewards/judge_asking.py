@@ -89,7 +89,7 @@ def form(names: tuple[str, ...], choices: tuple[int | str, ...] = MARKS) -> Any:
     pydantic = pretrained.package("pydantic", EXTRA)
     numbers = all(isinstance(choice, int) for choice in choices)
     # as one of a list of numbers true would pass for 1
-    mark = pydantic.conint(strict=True, ge=min(choices), le=max(choices)) if numbers else Literal[choices]
+    mark: Any = pydantic.conint(strict=True, ge=min(choices), le=max(choices)) if numbers else Literal[choices]
     reason = pydantic.constr(max_length=LONGEST_REASON)
     fields: dict[str, Any] = {"reason": (reason, ...), **dict.fromkeys(names, (mark | None, ...))}
     return pydantic.create_model("Judgement", __config__=pydantic.ConfigDict(extra="forbid", strict=True), **fields)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from rewards import pretrained
 from rewards.types import Failure, RewardError
@@ -165,7 +165,7 @@ def _below(error: BaseException) -> Iterator[BaseException]:
     yield error
 
 
-def _raise_status(error: Any) -> None:
+def _raise_status(error: Any) -> NoReturn:
     status = int(error.status_code)
     message = f"the server answered with status {status}"
     if status in AGAIN or status >= 500:
