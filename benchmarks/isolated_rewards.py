@@ -31,7 +31,7 @@ from rlrefine.training.experience import chunks_of
 from rlrefine.training.scoring import Scoring
 
 IMAGES, ROUNDS = 8, 5
-SIDES = (64, 256, 1024)
+SIDES = (64, 256)
 WAIT, STEP, CHUNK = 0.02, 32, 4
 TICKS = os.sysconf("SC_CLK_TCK")
 

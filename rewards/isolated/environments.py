@@ -17,6 +17,10 @@ RECORD = "rlrefine-lock.txt"
 """In an environment, the list that it was made from."""
 
 
+INSTALL = ("--no-input", "--no-compile", "--require-hashes", "--no-deps")
+"""How pip is asked: what is imported is compiled then, which for torch is a small part of it."""
+
+
 class NoEnvironmentError(RuntimeError):
     """An environment is not there, or cannot be made."""
 
@@ -101,7 +105,7 @@ def _make(folder: Path, text: str, python: str) -> None:
         _run([python, "-m", "venv", str(folder)])
         inside, unfinished = str(folder / "bin" / "python"), folder / f"{RECORD}.part"
         unfinished.write_text(text, encoding="utf-8")
-        _run([inside, "-m", "pip", "install", "--no-input", "--require-hashes", "--no-deps", "-r", str(unfinished)])
+        _run([inside, "-m", "pip", "install", *INSTALL, "-r", str(unfinished)])
         _run([inside, "-I", "-c", "import torch"])
         unfinished.rename(folder / RECORD)
     except BaseException:
