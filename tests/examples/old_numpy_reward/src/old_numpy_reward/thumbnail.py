@@ -18,6 +18,8 @@ class Thumbnail:
         return torch.tensor([self.brightness(image) for image in inputs.images])
 
     def brightness(self, image):
+        if image.isnan().any():  # which would be 0 in bytes
+            return float("nan")
         pixels = np.array(image.permute(1, 2, 0).cpu().mul(255).round().byte().tolist(), dtype=np.uint8)
         small = Image.fromarray(pixels).resize((self.side, self.side), self.filter)
         return float(np.asarray(small, dtype=self.kind).mean() / 255)
