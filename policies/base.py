@@ -5,7 +5,7 @@ Shapes: P rows · B samples; latents have any shape after the first axis, and on
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,13 @@ class Conditioning(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: slice) -> Self: ...
+    def __getitem__(self, rows: slice) -> "Conditioning": ...
 
-    def repeat(self, times: int) -> Self:
+    def repeat(self, times: int) -> "Conditioning":
         """Each row ``times`` times, beside each other."""
         ...
 
-    def join(self, others: Sequence[Self]) -> Self:
+    def join(self, others: Sequence[Any]) -> "Conditioning":
         """These rows, and then those of others."""
         ...
 

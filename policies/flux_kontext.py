@@ -142,10 +142,15 @@ class FluxKontext:
             PolicyError: a side is not a multiple of the token's, or a mask is missing.
         """
         self._check_prompts(prompts)
-        masks = masks or [[None] * len(row) for row in images]
+        every = masks or [[None] * len(row) for row in images]
 
         def encode_some(rows: list[int]) -> FluxConditioning:
-            return self._encode(*([each[row] for row in rows] for each in (prompts, images, masks)), size)
+            words, shown, covers = (
+                [prompts[row] for row in rows],
+                [images[row] for row in rows],
+                [every[row] for row in rows],
+            )
+            return self._encode(words, shown, covers, size)
 
         return encoded(encode_some, [tuple(image.shape[1:] for image in row) for row in images])
 
