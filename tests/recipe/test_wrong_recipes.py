@@ -106,7 +106,7 @@ WRONG |= {
         ("no noise", "rollout: {dynamics: ode}", "rollout.dynamics: found 'ode', expected a stochastic step for online_dpo, which learns from the noise it draws; use flow_sde"),
         ("noise of no size", "rollout: {noise: 0.0}", "rollout.noise: found 0, expected a positive number for online_dpo, which learns from the noise it draws; 0.7 is usual"),
         ("a window too long", "rollout: {steps: 4, stochastic: {size: 5}}", "rollout.stochastic: found a window of 5 steps that begins at 0 to 0, expected one that lies within the rollout's 4 steps; make it smaller or let it begin earlier"),
-        ("a key of the other algorithm", "clip_range: 0.1", "clip_range: found an unknown key, expected a known one; known: aggregation, beta, compare, continues, ema, group_size, init, log_prob, micro_batch, objective, optimizer, prompts_per_step, ratio_tolerance, reference_clip, reward_batch, rollout, rollout_batch, same_evaluations_as, score_scale, steps, updates_per_rollout"),
+        ("a key of the other algorithm", "clip_range: 0.1", "clip_range: found an unknown key, expected a known one; known: adapter, aggregation, beta, compare, continues, ema, group_size, init, log_prob, lora, micro_batch, objective, optimizer, prompts_per_step, ratio_tolerance, reference_clip, reward_batch, rollout, rollout_batch, same_evaluations_as, score_scale, steps, updates_per_rollout"),
         ("no pull to the reference", "beta: 0.0", "beta: found 0.0, expected a positive number"),
         ("a clip beyond all of it", "reference_clip: 1.0", "reference_clip: found 1.0, expected between 0 and 1, or null"),
         ("an unknown comparison", "compare: best", "compare: found 'best', expected one of ranking, best_worst; known: best_worst, ranking"),
