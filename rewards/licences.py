@@ -24,6 +24,7 @@ MODELS: Mapping[str, str] = {
     "google/siglip2-base-patch16-384": "Apache-2.0",
     "openai/clip-vit-large-patch14": "MIT, as OpenAI's code; its card says for research",
     "facebook/dinov2-base": "Apache-2.0",
+    "facebook/dinov2-large": "Apache-2.0",
     "IDEA-Research/grounding-dino-tiny": "Apache-2.0",
     "facebook/sam2-hiera-large": "Apache-2.0",
     "yuvalkirstain/PickScore_v1": (

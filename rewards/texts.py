@@ -70,18 +70,18 @@ class TextImageEncoder:
     def network(self, device: torch.device) -> Any:
         return pretrained.load(self.family.network, self.folder, str(device))
 
-    def images(self, images: Tensor) -> Tensor:
-        """Unit vectors ``[N, D]`` of images ``[N, 3, H, W]`` in [0, 1]."""
+    def images(self, images: Tensor, *, unit: bool = True) -> Tensor:
+        """Vectors ``[N, D]`` of images ``[N, 3, H, W]`` in [0, 1]; of length 1, or as they come."""
         network = self.network(images.device)
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             parts = [
                 network.get_image_features(pixel_values=prepare(some, self.preparation)).pooler_output
                 for some in images.float().split(self.batch)
             ]
-        return F.normalize(torch.cat(parts), dim=-1)
+        return F.normalize(torch.cat(parts), dim=-1) if unit else torch.cat(parts)
 
-    def texts(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        """Unit vectors ``[N, D]`` of texts; what is longer than the network reads is cut off, as upstream does."""
+    def texts(self, texts: Sequence[str], device: torch.device, *, unit: bool = True) -> Tensor:
+        """Vectors ``[N, D]`` of texts; what is longer than the network reads is cut off, as upstream does."""
         network = self.network(device)
         longest = network.config.text_config.max_position_embeddings
         fixed = self.family.fixed
@@ -94,7 +94,8 @@ class TextImageEncoder:
         ).to(device)
         known = {name: given[name] for name in ("input_ids", *([] if fixed else ["attention_mask"]))}
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return F.normalize(network.get_text_features(**known).pooler_output, dim=-1)
+            text_ND = network.get_text_features(**known).pooler_output
+        return F.normalize(text_ND, dim=-1) if unit else text_ND
 
     def scale(self, device: torch.device) -> float:
         """What the network multiplies cosines by."""

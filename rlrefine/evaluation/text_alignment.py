@@ -6,82 +6,16 @@ Differs from SPIE's released code: texts are made of columns, not of words at fi
 every picture is compared with the text of its own row, not with that of the first in the batch.
 """
 
-import functools
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rewards import RewardError, RewardInputs, Scores, pretrained
-from rewards.encoders import in_batches
-from rewards.preparation import prepare, read_preparation
+from rewards import RewardError, RewardInputs, Scores
+from rewards.texts import TextImageEncoder
 from rlrefine.data.choices import fields_of
 
 USUAL = "openai/clip-vit-large-patch14"
-TOKENIZERS = ("tokenizer.json", "vocab.json")
 SAME = 1e-6
 """Length of a difference of features below which nothing has changed."""
-
-
-class TextEncoder:
-    """CLIP's picture and text networks; loaded on first use, onto the images' device, and shared.
-
-    Args:
-        checkpoint: a folder or a repository of the hub, with tokenizer and image processor.
-        revision, download: as in ``rewards.pretrained``.
-        batch: images that go through the network at once.
-
-    Raises:
-        RewardError: the package or the weights are missing, or of another kind.
-    """
-
-    def __init__(self, checkpoint: str, revision: str | None, download: bool, batch: int) -> None:
-        self.folder, self.batch = (
-            pretrained.obtain(checkpoint, revision=revision, download=download, types=("clip",)),
-            batch,
-        )
-        if not any((self.folder / name).is_file() for name in TOKENIZERS):
-            raise RewardError(f"the folder {self.folder} has no {TOKENIZERS[0]}: the vocabulary of texts")
-        self.preparation = read_preparation(self.folder)
-
-    def network(self, device: torch.device) -> Any:
-        return pretrained.load("CLIPModel", self.folder, str(device))
-
-    @torch.no_grad()
-    def images(self, images: Tensor) -> Tensor:
-        """Features ``[N, D]`` of images ``[N, 3, H, W]`` in [0, 1]."""
-        network = self.network(images.device)
-        with torch.autocast(images.device.type, enabled=False):
-            parts = images.float().split(self.batch)
-            return torch.cat(
-                [network.get_image_features(prepare(some, self.preparation)).pooler_output for some in parts]
-            )
-
-    @torch.no_grad()
-    def texts(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        """Features ``[N, D]`` of texts, each cut off where the network's places end."""
-        network, longest = self.network(device), self.network(device).config.text_config.max_position_embeddings
-        tokens = tokenizer(self.folder)(
-            list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt"
-        ).to(device)
-        with torch.autocast(device.type, enabled=False):
-            return network.get_text_features(**tokens).pooler_output
-
-
-@functools.lru_cache(maxsize=4)
-def tokenizer(folder: Path) -> Any:
-    """What makes tokens of texts for the network of a folder.
-
-    Raises:
-        RewardError: its files are damaged.
-    """
-    try:
-        return pretrained.package("transformers").AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # damaged files raise all kinds
-        raise RewardError(f"the tokenizer of {folder} cannot be loaded: {error}") from error
 
 
 class TextAlignment:
@@ -92,7 +26,7 @@ class TextAlignment:
     Args:
         text: with names of columns in braces, ``{prompt}`` among them.
         scaled: multiply by the scale that the network was trained with: with PickScore's weights it is PickScore.
-        checkpoint, revision, download, batch: as in ``TextEncoder``.
+        checkpoint, revision, download, batch: as in ``TextImageEncoder``.
 
     Raises:
         RewardError: the package or the weights are missing, or of another kind.
@@ -112,20 +46,18 @@ class TextAlignment:
         download: bool = False,
         batch: int = 16,
     ) -> None:
-        self.text, self.scaled, self.batch = text, scaled, batch
+        self.text, self.scaled = text, scaled
         self.needs = needs_of(text)
         self.range = (float("-inf"), float("inf")) if scaled else (-1.0, 1.0)
-        self.encoder = TextEncoder(checkpoint, revision, download, batch)
+        self.encoder = TextImageEncoder(
+            "clip", checkpoint=checkpoint, revision=revision, download=download, batch=batch
+        )
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
-        text_PD = self.encoder.texts(worded(inputs, self.text), inputs.images.device)
-        scale = self.encoder.network(inputs.images.device).logit_scale.exp() if self.scaled else 1.0
-        return scale * torch.cat(
-            [
-                F.cosine_similarity(self.encoder.images(images), text_PD[rows], dim=-1)
-                for images, rows in in_batches(inputs, self.batch)
-            ]
-        )
+        device = inputs.images.device
+        text_PD = self.encoder.texts(worded(inputs, self.text), device)
+        cosine_B = (self.encoder.images(inputs.images) * inputs.per_sample(text_PD)).sum(dim=-1)
+        return self.encoder.scale(device) * cosine_B if self.scaled else cosine_B
 
 
 class TextDirection:
@@ -137,7 +69,7 @@ class TextDirection:
 
     Args:
         text, before: what the edited picture and the draft show, with names of columns in braces.
-        checkpoint, revision, download, batch: as in ``TextEncoder``.
+        checkpoint, revision, download, batch: as in ``TextImageEncoder``.
 
     Raises:
         RewardError: the package or the weights are missing, or of another kind.
@@ -158,18 +90,20 @@ class TextDirection:
         download: bool = False,
         batch: int = 16,
     ) -> None:
-        self.text, self.before, self.batch = text, before, batch
+        self.text, self.before = text, before
         self.needs = needs_of(text) | needs_of(before) | {"drafts"}
-        self.encoder = TextEncoder(checkpoint, revision, download, batch)
+        self.encoder = TextImageEncoder(
+            "clip", checkpoint=checkpoint, revision=revision, download=download, batch=batch
+        )
 
     def __call__(self, inputs: RewardInputs) -> Scores:
         device = inputs.images.device
-        after_PD, before_PD = (self.encoder.texts(worded(inputs, text), device) for text in (self.text, self.before))
-        said = inputs.per_sample(after_PD - before_PD)
-        draft_PD = self.encoder.images(inputs.condition("drafts"))
-        shown = torch.cat(
-            [self.encoder.images(images) - draft_PD[rows] for images, rows in in_batches(inputs, self.batch)]
+        after_PD, before_PD = (
+            self.encoder.texts(worded(inputs, text), device, unit=False) for text in (self.text, self.before)
         )
+        said = inputs.per_sample(after_PD - before_PD)
+        draft_PD = self.encoder.images(inputs.condition("drafts"), unit=False)
+        shown = self.encoder.images(inputs.images, unit=False) - inputs.per_sample(draft_PD)
         changed = (shown.norm(dim=-1) > SAME) & (said.norm(dim=-1) > SAME)
         return Scores(values=F.cosine_similarity(shown, said, dim=-1), applicable=changed)
 

@@ -77,8 +77,10 @@ def test_what_did_not_change_has_no_direction(clip_folder):
 def test_the_right_way_is_one_and_the_wrong_way_minus_one(clip_folder, monkeypatch):
     measure = TextDirection(checkpoint=str(clip_folder), text="{style}", before="{input}")
     said = {"house": [0.0, 1.0], "tree": [0.0, 1.0], "gold": [3.0, 1.0], "snow": [3.0, 1.0]}
-    monkeypatch.setattr(measure.encoder, "texts", lambda texts, device: torch.tensor([said[text] for text in texts]))
-    monkeypatch.setattr(measure.encoder, "images", lambda images: images[:, :2, 0, 0])
+    monkeypatch.setattr(
+        measure.encoder, "texts", lambda texts, device, unit: torch.tensor([said[text] for text in texts])
+    )
+    monkeypatch.setattr(measure.encoder, "images", lambda images, unit: images[:, :2, 0, 0])
     # the text moves by (3, 0); pictures by (0.5, 0), (−0.5, 0), (0, 0.5) and (0.5, 0.5): 1, −1, 0, 1/√2
     moved = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.5, 0.5]])
     images = torch.zeros(4, 3, 32, 32)
@@ -100,7 +102,7 @@ def test_texts_that_are_too_long_are_cut_off(clip_folder):
 
 
 def test_a_folder_without_a_vocabulary_is_refused(network_folder):
-    with pytest.raises(RewardError, match=r"has no tokenizer\.json: the vocabulary of texts"):
+    with pytest.raises(RewardError, match=r"has no tokenizer\.json: the network's vocabulary"):
         TextAlignment(checkpoint=str(network_folder("clip")))
 
 
