@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rlrefine.data.build import build_photos
+from rlrefine.data.build import build_rows
+from rlrefine.data.sources import parse_source
 from rlrefine.recipe.load import load_recipe
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import start
@@ -17,7 +18,7 @@ CURVE = Path(__file__).with_name("reference_curve.json")
 def records(tmp_path_factory):
     place = tmp_path_factory.mktemp("learning")
     for split, rows in (("train", 96), ("validation", 48)):
-        build_photos(split, (64, 64), place / split, rows)
+        build_rows(parse_source(f"photos:{split}"), (64, 64), place / split, rows)
     changes = [
         f"run.out={place}", "run.name=run", "run.trackers=[]", f"data.train={place}/train",
         f"data.validation={place}/validation", "data.heldout=null", "evaluation.validation_rows=48",

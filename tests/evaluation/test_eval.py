@@ -284,7 +284,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("broken", "arguments", "code", "message"), WRONG, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("broken", "arguments", "code", "message"), WRONG)
 def test_a_mistake_is_one_error(broken, arguments, code, message, rows, edited, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     broken(rows, edited)
