@@ -7,7 +7,7 @@ plan says so.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,11 +31,12 @@ class Shape:
     assumed: str | None
 
 
+@dataclass(frozen=True)
 class NoTokens:
     """In place of a tokenizer: as many tokens as are asked for, and no text that is too long."""
 
-    model_max_length = 77
-    added_tokens_encoder: Mapping[str, int] = {}
+    model_max_length: int = 77
+    added_tokens_encoder: Mapping[str, int] = field(default_factory=dict)
 
     def tokenize(self, text: str) -> list[str]:
         return []

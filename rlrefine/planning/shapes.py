@@ -72,7 +72,7 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
         t5: Any = T5EncoderModel(T5Config(**configs["text_encoder_2"]))
     for part in (transformer, vae, clip, t5):
         part.requires_grad_(False).eval()
-    tokens: Any = NoTokens()
+    tokens: Any = NoTokens(clip.config.max_position_embeddings)
     placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
     pipeline = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=tokens,
@@ -107,7 +107,7 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
     with in_earnest():  # a schedule is looked at
         kind = DDIMScheduler if ddim else EulerAncestralDiscreteScheduler
         scheduler: Any = kind.from_config(dict(configs["scheduler"]))
-    tokens: Any = NoTokens()
+    tokens: Any = NoTokens(clip.config.max_position_embeddings)
     nothing: Any = None
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=vae, text_encoder=clip, tokenizer=tokens, unet=unet, scheduler=scheduler,
