@@ -110,7 +110,7 @@ def figure(found: Mapping[str, Any]) -> str:
             axes.patch.set_alpha(0)
             axes.fill_between(scales, [e.low for e in entries], [e.high for e in entries], color=colour, alpha=0.15)
             axes.plot(scales, [e.mean for e in entries], "o-", color=colour, markersize=4, linewidth=1.4)
-            axes.set_title("\n".join(title.rsplit(" of ", 1)).replace(", ", ",\n"), color=INK, fontsize=8, loc="left")
+            axes.set_title(title.replace(" of ", "\nof ").replace(", ", ",\n"), color=INK, fontsize=8, loc="left")
             axes.set_xticks(scales)
             axes.tick_params(colors=INK)
             axes.grid(alpha=0.2, color=INK)

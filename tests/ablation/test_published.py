@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlrefine.ablation.table import costs_table, differences_table, values_table
+from rlrefine.report.table import markdown
+from studies.guidance import table
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "studies"
 STUDIES = sorted(DOCS.glob("*.json"))
@@ -17,6 +19,12 @@ def test_the_page_of_a_study_holds_its_tables(file):
     tables = [costs_table(summary), values_table(summary)]
     tables += [differences_table(summary, reference) for reference in summary["against"]]
     assert all(table in page for table in tables)
+
+
+def test_the_page_of_spie_holds_what_was_measured():
+    page, found = (DOCS / "spie.md").read_text(), DOCS / "spie"
+    assert markdown(json.loads((found / "summary.json").read_text())) in page
+    assert table(json.loads((found / "guidance.json").read_text())) in page
 
 
 def test_the_readme_shows_how_methods_compare():
