@@ -64,4 +64,6 @@ def examine(
 
 def _open(request: Request) -> Rows:
     folder = parse_source(request.data).folder
-    return open_rows(request.data, request.size) if request.size else Rows(folder or Path(request.data), request.size)
+    if request.size is None:
+        return Rows(folder or Path(request.data), None, request.choices)
+    return open_rows(request.data, request.size, request.choices)

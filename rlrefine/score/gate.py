@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlrefine.data.folder import METADATA, named_files, row_name
+from rlrefine.data.folder import METADATA, named_files, read_rows, row_name
 from rlrefine.errors import DataError, UsageError
 from rlrefine.recipe.problems import closest
 from rlrefine.score.findings import Finding, Findings
@@ -90,6 +90,8 @@ def _against(label: str, found: Finding, number: int, least: float) -> str:
 def write_kept(folder: Path, findings: Findings, conditions: Sequence[Condition]) -> tuple[int, int]:
     """Write the rows that pass into a new folder, with ``gate.csv``, which tells of every row.
 
+    They are written as they were found, whatever a recipe makes of them.
+
     Returns:
         How many rows were kept, and how many were not.
 
@@ -97,7 +99,8 @@ def write_kept(folder: Path, findings: Findings, conditions: Sequence[Condition]
         DataError: no row passes, or the folder cannot be written; nothing is left then.
     """
     rows, reasons = findings.pictures.rows, verdicts(findings, conditions)
-    kept = [row for row, reason in zip(rows.columns, reasons, strict=False) if not reason]
+    found = read_rows(rows.folder, worded=True)
+    kept = [row for row, reason in zip(found, reasons, strict=False) if not reason]
     if not kept:
         raise DataError(f"no row passes; the first was not kept since {reasons[0]}")
     partial = folder.parent / f".tmp-{folder.name}-{uuid.uuid4().hex[:8]}"

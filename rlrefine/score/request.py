@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rewards.registry import REWARDS
+from rlrefine.data.choices import RowChoices
 from rlrefine.data.folder import row_name
-from rlrefine.data.sources import BUILT_IN
+from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError, UsageError
 from rlrefine.recipe.conditions import column_of, has_condition
 from rlrefine.recipe.load import check_sections
 from rlrefine.recipe.reading import Source, read, with_overrides
-from rlrefine.recipe.schema import Data, RewardPart
+from rlrefine.recipe.schema import RewardPart
 
 BARE: dict[str, Any] = {
     "policy": {"name": "flux_kontext", "checkpoint": "tiny-kontext"},  # which is never looked at
@@ -31,13 +32,15 @@ class Request:
 
     Args:
         rewards: by label.
-        data: a folder with rows, or a split of the built-in photos.
+        data: a folder with rows, or a split of built-in ones.
         size: height and width that every image is brought to; none leaves each as large as it is.
+        choices: how the recipe completes rows; without one they are as they are.
     """
 
     rewards: dict[str, RewardPart]
     data: str
     size: tuple[int, int] | None
+    choices: RowChoices
 
 
 def make_request(
@@ -64,8 +67,9 @@ def make_request(
     if recipe is None and data is None:
         raise UsageError("nothing to score; give --data with a folder that has metadata.jsonl, or photos:validation")
     rows = data or checked.data.validation or checked.data.train
-    usual = checked.data.size if recipe is not None else Data(train="").size if rows.startswith(BUILT_IN) else None
-    return Request(rewards=checked.rewards, data=rows, size=size or usual)
+    known = recipe is not None or parse_source(rows).built_in is not None
+    usual = checked.data.size if known else None  # without a recipe that of any data
+    return Request(rewards=checked.rewards, data=rows, size=size or usual, choices=checked.data.choices)
 
 
 def _is_override(word: str) -> bool:

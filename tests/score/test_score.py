@@ -280,3 +280,30 @@ def test_a_recipe_brings_rewards_rows_and_size(tmp_path):
     assert elsewhere.data == "rows"
     assert make_request(["rewards.masked_pixel.norm=l1"], ["masked_pixel"], "rows").size is None
     assert Path(make_request([], ["masked_pixel"], "photos:train").data).name == "photos:train"
+
+
+def test_only_built_in_rows_have_a_usual_size():
+    assert make_request([], ["masked_pixel"], "moon-rock:train").size == (64, 64)
+    for folder in ("furniture", "photos-of-mine", "brick"):
+        assert make_request([], ["masked_pixel"], folder).size is None
+
+
+def test_rows_are_completed_as_the_recipe_says(rows, rewrite, tmp_path, capfd):
+    """Rows without prompts that a recipe words, and two references of which it keeps one; what a gate keeps of them are
+    the rows as they were.
+    """
+    shown = {"reference_file_names": ["0-draft.png", "0-target.png"], "reference_roles": ["style", "style"]}
+    for number in range(4):
+        rewrite(number, **shown, prompt=...)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: spie_tiny\ndata: {size: [16, 16], prompts: {templates: ['cover it with {style}']}}\n")
+    assert run(recipe, "--data", rows, "--keep", tmp_path / "kept", "--at-least", "structure=-2", "--json") == 0
+    colour = json.loads(capfd.readouterr().out)["rewards"]["colour"]
+    # of one grey each way: the draft of row 0 in the style image of row 0, or the target of 0.8: 1 − |g − s|
+    choices = make_request([str(recipe)], data=str(rows)).choices
+    lines = [json.loads(line) for line in (rows / "metadata.jsonl").read_text().splitlines()]
+    styles = [(0.0, 0.8)[choices.kept(line, number)[0]] for number, line in enumerate(lines)]
+    expected = [1 - abs(level - style) for level, style in zip((0.0, 0.2, 0.4, 0.6), styles, strict=True)]
+    assert set(styles) == {0.0, 0.8}
+    assert colour["scores"]["mean"] == pytest.approx(sum(expected) / 4, abs=1e-6)
+    assert (tmp_path / "kept" / "metadata.jsonl").read_text() == (rows / "metadata.jsonl").read_text()
