@@ -194,7 +194,8 @@ def test_a_policy_that_looks_at_masks_needs_them_in_every_row(base, tmp_path, ma
 
 
 def test_there_are_as_many_recipes_as_the_documentation_says():
-    names = ["omnirefiner", "omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny", "spie", "spie_tiny"]
+    names = ["dyref", "dyref_klein"]
+    names += ["omnirefiner", "omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny", "spie", "spie_tiny"]
     assert sorted(built_in_recipes()) == names
 
 
