@@ -100,15 +100,17 @@ class VisionEncoder:
         )
         self.preparation: Preparation = read_preparation(self.folder)
 
-    def embed(self, images: Tensor, features: Literal["pooled", "mean", "flat"]) -> Tensor:
+    def embed(self, images: Tensor, features: Literal["pooled", "mean", "flat", "tokens"]) -> Tensor:
         """One vector ``[N, D]`` for each image in [0, 1], prepared as the network's image processor does it.
 
         Args:
-            features: the network's own ``pooled`` output, or of its grid the ``mean`` or all cells side by side,
-                ``flat``.
+            features: the network's own ``pooled`` output; of its grid the ``mean`` or all cells side by side, ``flat``;
+                or the mean of all ``tokens``, that of the whole image included.
         """
         if features == "pooled":
             parts = [getattr(output, self.family.pooled) for output in self._outputs(images, whole=False)]
+        elif features == "tokens":
+            parts = [output.last_hidden_state.mean(dim=1) for output in self._outputs(images, whole=False)]
         else:
             parts = [REDUCTIONS[features](self._grid(output)) for output in self._outputs(images, whole=False)]
         return torch.cat(parts)

@@ -71,12 +71,22 @@ class RegionFinder:
 
     def boxes(self, image: Tensor, name: str) -> Tensor:
         """Boxes ``[K, 4]`` (left, top, right, bottom, as shares of the image) of an object in ``[1, 3, H, W]``."""
+        return self._found(image, name)[0]
+
+    def best_box(self, image: Tensor, name: str) -> Tensor | None:
+        """The box ``[1, 4]`` of the greatest confidence; none if the object is not found."""
+        box_K4, confidence_K = self._found(image, name)
+        return box_K4[confidence_K.argmax()][None] if len(box_K4) else None
+
+    def _found(self, image: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Boxes ``[K, 4]`` above the threshold, and their confidence ``[K]``."""
         network = pretrained.load(DETECTOR_NETWORK, self.detector, str(image.device))
         text = self.tokenizer(as_query(name), return_tensors="pt").to(image.device)
         output = network(pixel_values=prepare(image, self.preparations[0]), **text)
         confidence_K = output.logits[0].sigmoid().amax(dim=-1)
-        middle, size = output.pred_boxes[0][confidence_K > self.threshold].split(2, dim=-1)
-        return torch.cat([middle - size / 2, middle + size / 2], dim=-1)
+        above_K = confidence_K > self.threshold
+        middle, size = output.pred_boxes[0][above_K].split(2, dim=-1)
+        return torch.cat([middle - size / 2, middle + size / 2], dim=-1), confidence_K[above_K]
 
     def outline(self, image: Tensor, box_K4: Tensor) -> Tensor:
         """The mask ``[1, H, W]`` of what is in any of the boxes of an image ``[1, 3, H, W]``."""

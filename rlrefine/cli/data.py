@@ -50,6 +50,29 @@ def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int
         click.echo(f"{kind:<12} {said}")
 
 
+@data.command("omniref")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--metadata", type=click.Path(path_type=Path), help="benchmark.json; by default that in the folder.")
+@click.option(
+    "--size",
+    type=(click.IntRange(min=32), click.IntRange(min=32)),
+    default=(1024, 1024),
+    show_default=True,
+    help="Height and width of the pictures to make.",
+)
+def omniref_data(folder: Path, metadata: Path | None, size: tuple[int, int]) -> None:
+    """Make rows of OmniRef-Bench's metadata, into the folder that its files are relative to.
+
+    \b
+    rlrefine data omniref omniref-bench
+    rlrefine data omniref omniref-bench --metadata benchmark.json --size 512 512
+    """
+    from rlrefine.data.omniref import write_rows
+
+    for category, count in write_rows(metadata or folder / "benchmark.json", folder, size).items():
+        click.echo(f"{category:<24} {count} rows")
+
+
 @data.command("check")
 @click.argument("folder", type=click.Path(path_type=Path))
 def check_data(folder: Path) -> None:

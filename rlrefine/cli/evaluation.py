@@ -11,7 +11,7 @@ from rlrefine.cli.shared import AS_JSON
 
 @click.command("eval")
 @click.argument("words", nargs=-1, required=True, metavar="RUN|FOLDER… [KEY=VALUE]…")
-@click.option("--benchmark", help="By name: spie, or basic, which is the default with the rewards of the run.")
+@click.option("--benchmark", help="By name: omniref, spie, or basic, which is the default with the rewards of the run.")
 @click.option("--measure", "measures", multiple=True, metavar="NAME", help="Only this one of it; repeatable.")
 @click.option("--reward", "rewards", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A reward, too; repeatable.")
 @click.option("--data", help="Rows of the pictures, as a folder or photos:SPLIT; by default the run's held-out rows.")

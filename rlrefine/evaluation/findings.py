@@ -85,6 +85,7 @@ def pooled(subjects: Subjects) -> Arms:
 def as_mapping(findings: Findings) -> dict[str, Any]:
     """Everything in plain values, as ``summary.json`` has it."""
     subjects, kinds = findings.subjects, {its.name: its.pictures.kind for its in findings.subjects.each}
+    measures = {name: _of_measure(findings, name) for name in findings.scorers.measures}
     return {
         "benchmark": findings.benchmark.name,
         "title": findings.benchmark.title,
@@ -93,7 +94,8 @@ def as_mapping(findings: Findings) -> dict[str, Any]:
         "data": str(subjects.rows.folder),
         "size": subjects.rows.size,
         "subjects": {arm: [kinds[name] for name in names] for arm, names in findings.arms.subjects.items()},
-        "measures": {name: _of_measure(findings, name) for name in findings.scorers.measures},
+        "measures": measures,
+        "finals": {name: _of_final(findings, name, measures) for name in findings.benchmark.finals},
         "published": {"what": THEIRS, "source": findings.benchmark.source},
         "by": {column: _divided(findings, column) for column in findings.benchmark.by},
     }
@@ -116,6 +118,22 @@ def _of_measure(findings: Findings, name: str) -> dict[str, Any]:
         },
         "failed": {subject: len(its.failures) for subject, its in of.items() if its.failures},
         "not_applicable": {subject: its.not_applicable for subject, its in of.items() if its.not_applicable},
+        "published": [asdict(entry) for entry in findings.benchmark.published_beside(name)],
+    }
+
+
+def _of_final(findings: Findings, name: str, measures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the means of several measures come to in each arm; none where one of them has no value."""
+    final = findings.benchmark.finals[name]
+
+    def means(arm: str) -> dict[str, float]:
+        found = {part: measures[part]["values"].get(arm) for part in final.factors if part in measures}
+        return {part: value["mean"] for part, value in found.items() if value is not None}
+
+    return {
+        "label": final.label,
+        "factors": dict(final.factors),
+        "values": {arm: final.of(means(arm)) for arm in findings.arms.subjects},
         "published": [asdict(entry) for entry in findings.benchmark.published_beside(name)],
     }
 

@@ -12,6 +12,7 @@ import torch
 from rewards import RewardInputs, Scores
 from rewards.measuring import joined, measured
 from rlrefine.data.records import Batch
+from rlrefine.evaluation.benchmark import PICTURE
 from rlrefine.evaluation.scorers import Scorers
 from rlrefine.evaluation.subjects import Subject, Subjects
 from rlrefine.score.measuring import read_all, values_of
@@ -87,7 +88,11 @@ def _inputs(
 ) -> RewardInputs:
     inputs = reward_inputs(batch, subject.pictures.of(batch, numbers).to(device))
     fixed = {name: [value] * len(batch) for name, value in subjects.fields.items()}
-    return replace(inputs, extras={**fixed, **inputs.extras})
+    files = subject.pictures.files
+    return replace(
+        inputs,
+        extras={**fixed, **inputs.extras, PICTURE: [str(files[number]) if files else None for number in numbers]},
+    )
 
 
 def _values(scores: Scores, factor: float) -> Values:

@@ -16,7 +16,11 @@ from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import RewardPart
 from rlrefine.training.scoring import build_rewards
 
-NOT_INSTALLED, NO_WEIGHTS, NO_COLUMN = "not installed", "no weights", "not in these rows"
+NOT_INSTALLED, NO_WEIGHTS, NO_COLUMN, NOT_GIVEN = "not installed", "no weights", "not in these rows", "not given"
+
+
+class NotGivenError(RewardError):
+    """A measure lacks what only the user can name, such as a server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,40 +72,47 @@ def choose(
 
     Args:
         names: measures; none takes all.
-        changes: ``measure.key=value``.
+        changes: ``measure.key=value``; the beginning of several names stands for all of them.
         download: let every measure fetch what it lacks.
 
     Raises:
         UsageError: an unknown measure or key, or a value of another type.
     """
+    wanted: list[str] = []
     for name in names:
-        if name not in benchmark.measures:
+        if not (found := family(name, benchmark.measures)):
             raise UsageError(
                 f"--measure {name}: {benchmark.name} has no such measure; {closest(name, benchmark.measures)}"
             )
-    measures = {name: benchmark.measures[name] for name in benchmark.measures if not names or name in names}
+        wanted += found
+    measures = {name: benchmark.measures[name] for name in benchmark.measures if not names or name in wanted}
     if download:
         measures = {
             name: with_argument(measure, "download", True) if "download" in measure.arguments else measure
             for name, measure in measures.items()
         }
     for change in changes:
-        name, key, value = _parsed(change, measures)
-        measures[name] = with_argument(measures[name], key, value)
-    return Chosen(benchmark=replace(benchmark, measures=measures), named=frozenset(names), rewards=rewards)
+        found, key, value = _parsed(change, measures)
+        measures |= {name: with_argument(measures[name], key, value) for name in found}
+    return Chosen(benchmark=replace(benchmark, measures=measures), named=frozenset(wanted), rewards=rewards)
 
 
-def _parsed(change: str, measures: Mapping[str, Measure]) -> tuple[str, str, Any]:
+def family(name: str, measures: Mapping[str, Measure]) -> list[str]:
+    """The measure of a name, or those whose names begin with it: ``judge`` stands for ``judge_text`` and the others."""
+    return [name] if name in measures else [each for each in measures if each.startswith(f"{name}_")]
+
+
+def _parsed(change: str, measures: Mapping[str, Measure]) -> tuple[list[str], str, Any]:
     path, equals, text = change.partition("=")
     name, dot, key = path.partition(".")
     if not equals or not dot:
         raise UsageError(f"{change}: expected MEASURE.KEY=VALUE or evaluation.KEY=VALUE")
-    if name not in measures:
+    if not (found := family(name, measures)):
         raise UsageError(f"{change}: {name} is not measured; {closest(name, measures)}")
-    known = measures[name].arguments
-    if key not in known:
-        raise UsageError(f"{change}: {name} has no {key}; {closest(key, known)}")
-    return name, key, value_of(change, text, known[key])
+    for each in found:
+        if key not in measures[each].arguments:
+            raise UsageError(f"{change}: {each} has no {key}; {closest(key, measures[each].arguments)}")
+    return found, key, value_of(change, text, measures[found[0]].arguments[key])
 
 
 def with_argument(measure: Measure, key: str, value: Any) -> Measure:
@@ -170,6 +181,8 @@ def _make(measure: Measure, columns: Sequence[dict[str, Any]]) -> Reward | Absen
     module, _, name = measure.place.partition(":")
     try:
         made: Reward = getattr(importlib.import_module(module), name)(**measure.arguments)
+    except NotGivenError as error:
+        return Absent(state=NOT_GIVEN, reason=str(error))
     except RewardError as error:
         return Absent(state=NO_WEIGHTS, reason=str(error))
     if wanted := lacks(made, columns):

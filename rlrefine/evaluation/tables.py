@@ -37,19 +37,28 @@ def table(summary: Mapping[str, Any]) -> list[list[str]]:
 def text(summary: Mapping[str, Any]) -> str:
     """For the terminal."""
     rows = table(summary)
-    parts = [head(summary), columns(rows, left=range(len(rows[0]))), *notes(summary)]
+    parts = [head(summary), columns(rows, left=range(len(rows[0]))), *finals(summary), *notes(summary)]
     return "\n\n".join([*parts, *(columns(divided, left=(0, 1)) for divided in _divisions(summary))])
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The same for a page."""
-    parts = [head(summary), _markdown(table(summary)), *notes(summary)]
+    parts = [head(summary), _markdown(table(summary)), *finals(summary), *notes(summary)]
     return "\n\n".join([*parts, *(_markdown(divided) for divided in _divisions(summary))]) + "\n"
 
 
 def head(summary: Mapping[str, Any]) -> str:
     over = "rows" if summary["seeds"] == 1 else f"rows and {summary['seeds']} runs"
     return f"{summary['title']}: {summary['rows']} rows of {summary['data']}, mean [95 % interval over {over}]"
+
+
+def finals(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What several measures come to, in each arm, and what others report of it."""
+    for entry in summary["finals"].values():
+        values = [f"{arm} {'-' if value is None else f'{value:.3f}'}" for arm, value in entry["values"].items()]
+        theirs = [f"{its['method']} {its['value']:g}" for its in entry["published"]]
+        said = f"; {summary['published']['what']}: {', '.join(theirs)}" if theirs else ""
+        yield f"{entry['label']}: {', '.join(values)}{said}"
 
 
 def notes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -67,7 +76,9 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
             if counts:
                 rows = ", ".join(f"{count} of {subject}" for subject, count in counts.items())
                 yield f"{entry['label']} {what} for rows: {rows}"
-    published = [(entry["label"], its) for entry in measures for its in entry["published"]]
+    published = [
+        (entry["label"], its) for entry in [*measures, *summary["finals"].values()] for its in entry["published"]
+    ]
     if published:
         unknown = [f"{label}, {its['method']}: {its['note']}" for label, its in published if its["note"]]
         said = f"{summary['published']['what']}: {summary['published']['source']}"

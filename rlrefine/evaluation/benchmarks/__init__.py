@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from rlrefine.errors import UsageError
 from rlrefine.evaluation.benchmark import Benchmark
 from rlrefine.evaluation.benchmarks.basic import BASIC
+from rlrefine.evaluation.benchmarks.omniref import OMNIREF
 from rlrefine.evaluation.benchmarks.spie import SPIE
 from rlrefine.recipe.problems import closest
 
-BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (BASIC, SPIE)}
+BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in (BASIC, OMNIREF, SPIE)}
 
 
 def find_benchmark(name: str) -> Benchmark:
