@@ -36,8 +36,8 @@ def lit(image, reference):
 
 
 def test_lighting_of_two_greys_by_hand():
-    """Greys 102 and 119 have L 43.19 and 50.03, in 8 bits 110 and 128: luminance 1 − 18/50 = 0.64. No contrast, no tint,
-    two even grids: 1 each. Bins 25 and 29 of 64 share nothing: 0.  20·0.64 + 15 + 20 + 25 + 0 = 72.8"""
+    """Greys 102 and 119 have L 43.19 and 50.03, in 8 bits 110 and 128: luminance 1 − 18/50 = 0.64. No contrast, no
+    tint, two even grids: 1 each. Bins 25 and 29 of 64 share nothing: 0.  20·0.64 + 15 + 20 + 25 + 0 = 72.8"""
     assert lit(flat(102), flat(119)) == pytest.approx(72.8, abs=1e-4)
     assert lit(flat(102), flat(102)) == pytest.approx(100)
     # L 110 and 54 are more than 50 apart
@@ -126,7 +126,7 @@ def finding(network_folder):
     """Arguments of a measure on random networks."""
 
     def arguments(kind):
-        folders = {"detector": str(network_folder("grounding-dino")), "segmenter": str(network_folder("sam2"))}
+        folders = {"detector": str(network_folder("grounding_dino")), "segmenter": str(network_folder("sam2"))}
         return {"checkpoint": str(network_folder(kind)), **folders}
 
     return arguments
