@@ -22,6 +22,7 @@ from rlrefine.evaluation.omniref.pose import PoseConsistency, pose_likeness
 from rlrefine.evaluation.omniref.rubric import DIMENSIONS
 from rlrefine.evaluation.omniref.subjects import BackgroundLikeness, SubjectFidelity, crop
 from rlrefine.evaluation.scorers import NotGivenError, choose
+from tests.evaluation.test_eval import run
 from tests.rewards.fake_judge import completion, images_of, names_of, serving
 
 
@@ -69,7 +70,9 @@ def test_levels_are_those_of_opencv():
     whole = (image * 255).round().byte().permute(1, 2, 0).numpy()
     theirs = cv2.resize(whole, (512, 512))
     assert np.abs(levels(image) - theirs).max() <= 1
-    assert np.abs(lab8(theirs.astype(float)) - cv2.cvtColor(theirs, cv2.COLOR_RGB2LAB)).max() <= 1
+    off = np.abs(lab8(theirs.astype(float)) - cv2.cvtColor(theirs, cv2.COLOR_RGB2LAB))
+    assert off.max() <= 2  # it interpolates in tables
+    assert (off > 1).mean() < 1e-4
     assert np.abs(grey8(theirs.astype(float)) - cv2.cvtColor(theirs, cv2.COLOR_RGB2GRAY)).max() <= 1
 
 
@@ -141,8 +144,8 @@ def subjects(images, names, roles=("subject", "subject"), seed=1):
 def test_a_subject_that_is_not_found_counts_nothing(finding, kind, monkeypatch):
     measure = SubjectFidelity(encoder=kind, **finding(kind))
     box = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
-    monkeypatch.setattr(measure.find, "best_box", lambda image, name: box if name == "a dog" else None)
-    inputs = subjects(torch.rand(1, 3, 48, 48), ["a dog", "a cat"])
+    monkeypatch.setattr(measure.find, "best_box", lambda image, name: box if name == "a car" else None)
+    inputs = subjects(torch.rand(1, 3, 48, 48), ["a car", "a chair"])
     cut = crop(inputs.images[0], box[0])
     assert cut.shape == (3, 45, 45)  # from 12 − 10 to 36 + 10, both included
     pair = [measure.encoder.embed(image[None], measure.features) for image in (cut, inputs.references[0][0])]
@@ -160,23 +163,23 @@ def test_the_best_box_is_the_one_of_the_greatest_confidence(finding):
     finder = SubjectFidelity(threshold=0.01, **finding("clip")).find
     image = torch.rand(1, 3, 48, 48)
     with torch.no_grad():
-        box_K4, confidence_K = finder._found(image, "a dog")
+        box_K4, confidence_K = finder._found(image, "a car")
         assert len(box_K4) > 1
-        assert torch.equal(finder.best_box(image, "a dog"), box_K4[confidence_K.argmax()][None])
+        assert torch.equal(finder.best_box(image, "a car"), box_K4[confidence_K.argmax()][None])
         finder.threshold = 0.9999
-        assert finder.best_box(image, "a dog") is None
+        assert finder.best_box(image, "a car") is None
 
 
 def test_background_is_compared_where_no_subject_is(finding, monkeypatch):
     measure = BackgroundLikeness(**finding("clip"))
     mask = torch.zeros(1, 32, 32)
     mask[:, 8:24, 8:24] = 1
-    monkeypatch.setattr(measure.find, "best_box", lambda image, name: torch.zeros(1, 4) if name == "a dog" else None)
+    monkeypatch.setattr(measure.find, "best_box", lambda image, name: torch.zeros(1, 4) if name == "a car" else None)
     monkeypatch.setattr(measure.find, "outline", lambda image, box: mask)
-    inputs = subjects(torch.rand(1, 3, 32, 32), ["a dog", "a cat"], roles=("background",))
+    inputs = subjects(torch.rand(1, 3, 32, 32), ["a car", "a chair"], roles=("background",))
     reference = inputs.references[0][0]
     pasted = torch.where(mask > 0, torch.rand(3, 32, 32), reference)
-    inputs = subjects(torch.stack([inputs.images[0], pasted]), ["a dog", "a cat"], roles=("background",))
+    inputs = subjects(torch.stack([inputs.images[0], pasted]), ["a car", "a chair"], roles=("background",))
     other, same = measure(inputs).tolist()
     assert same == pytest.approx(1, abs=1e-5)
     assert other < same
@@ -199,7 +202,7 @@ def test_the_judge_is_asked_once_about_what_applies(judge_of):
         references = [torch.rand(3, 16, 16), torch.rand(3, 16, 24), torch.rand(3, 16, 16)]
         inputs = RewardInputs(
             images=torch.rand(1, 3, 16, 16),
-            prompts=["a dog in image 1"],
+            prompts=["a car in image 1"],
             references=[references],
             roles=[["subject", "style", "pose"]],
         )
@@ -298,3 +301,24 @@ def test_a_photo_named_reference_is_a_style_only_in_the_folder_of_styles():
     assert role_of("a/pose/reference/style.png") == "pose"
     with pytest.raises(DataError, match="pose/reference"):
         role_of("a/reference/b.png")
+
+
+def test_the_benchmark_on_a_folder_of_pictures(published, tmp_path_factory, capfd):
+    """One row of two has a pose reference, none a lighting reference; joints are those of the reference: 1."""
+    write_rows(published / "benchmark.json", published, (32, 48))
+    pictures = tmp_path_factory.mktemp("pictures")
+    (pictures / "joints").mkdir()
+    for name in ("7", "8"):
+        Image.new("RGB", (48, 32), (200, 0, 0)).save(pictures / f"{name}.png")
+    (pictures / "joints" / "8.json").write_text(json.dumps({"persons": [{"keypoints": JOINTS}]}))
+    options = ["--benchmark", "omniref", "--measure", "pose", "--measure", "lighting", "--json"]
+    assert run(pictures, "--data", published, *options, "pose.keypoints=joints") == 0
+    summary = json.loads(capfd.readouterr().out)
+    pose, (name,) = summary["measures"]["pose"], [each for each in summary["subjects"] if each != "draft"]
+    assert pose["values"][name]["mean"] == pytest.approx(1)
+    assert pose["not_applicable"] == {"draft": 2, name: 1}
+    assert summary["measures"]["lighting"]["values"][name] is None
+    assert set(summary["by"]["references"]) == {"2", "4"}
+    assert set(summary["by"]["category"]) == {"subject", "subject_pose_bg_style"}
+    assert summary["finals"]["objective"]["values"][name] is None  # most were not measured
+    assert [each["value"] for each in summary["finals"]["judge"]["published"]] == [4.97, 8.15]
