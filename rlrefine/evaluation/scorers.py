@@ -98,8 +98,9 @@ def choose(
 
 
 def family(name: str, measures: Mapping[str, Measure]) -> list[str]:
-    """The measure of a name, or those whose names begin with it: ``judge`` stands for ``judge_text`` and the others."""
-    return [name] if name in measures else [each for each in measures if each.startswith(f"{name}_")]
+    """The measure of a name, or several whose names begin with it: ``judge`` stands for ``judge_text`` and others."""
+    several = [each for each in measures if each.startswith(f"{name}_")]
+    return [name] if name in measures else several if len(several) > 1 else []
 
 
 def _parsed(change: str, measures: Mapping[str, Measure]) -> tuple[list[str], str, Any]:
