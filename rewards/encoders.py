@@ -18,6 +18,8 @@ from rewards.neural_settings import USUAL
 from rewards.preparation import Preparation, prepare, read_preparation
 from rewards.types import RewardError, RewardInputs
 
+Features = Literal["pooled", "mean", "flat", "tokens"]  # what stands for a whole image (``VisionEncoder.embed``)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -100,7 +102,7 @@ class VisionEncoder:
         )
         self.preparation: Preparation = read_preparation(self.folder)
 
-    def embed(self, images: Tensor, features: Literal["pooled", "mean", "flat", "tokens"]) -> Tensor:
+    def embed(self, images: Tensor, features: Features) -> Tensor:
         """One vector ``[N, D]`` for each image in [0, 1], prepared as the network's image processor does it.
 
         Args:

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards import RewardError, RewardInputs
-from rewards.encoders import VisionEncoder, first_references
+from rewards.encoders import Features, VisionEncoder, first_references
 from rewards.regions import DETECTOR, RegionFinder
 
 SEGMENTER = "facebook/sam2.1-hiera-large"
 MARGIN = 10  # pixels around a box
-FEATURES: dict[str, Literal["pooled", "tokens"]] = {"clip": "pooled", "dinov2": "tokens"}
+FEATURES: dict[str, Features] = {"clip": "pooled", "dinov2": "tokens"}
 
 
 class SubjectFidelity:
@@ -57,7 +57,7 @@ class SubjectFidelity:
         download: bool = False,
     ) -> None:
         self.encoder = VisionEncoder(encoder, checkpoint=checkpoint, revision=revision, download=download)
-        self.features = FEATURES[encoder]
+        self.features: Features = FEATURES[encoder]
         self.find = RegionFinder(detector=detector, segmenter=segmenter, threshold=threshold, download=download)
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
