@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def crossed_interval(values_NS: np.ndarray, seed: int = 0) -> Interval:
     Interval(mean=0.5, low=0.5, high=0.5, n=4)
     """
     values_NS = complete(np.asarray(values_NS, dtype=np.float64))
-    low, high = np.quantile(_crossed_means(values_NS, seed), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(crossed_means(values_NS, seed), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(values_NS.mean()), float(low), float(high), len(values_NS))
 
 
@@ -101,7 +102,7 @@ def crossed_p(values_NS: np.ndarray, seed: int = 0) -> float:
     >>> crossed_p(np.zeros((4, 3)))
     1.0
     """
-    mean_K = _crossed_means(complete(np.asarray(values_NS, dtype=np.float64)), seed)
+    mean_K = crossed_means(complete(np.asarray(values_NS, dtype=np.float64)), seed)
     beyond = min((mean_K <= 0).sum(), (mean_K >= 0).sum())
     return float(min(1.0, 2 * (1 + beyond) / (1 + RESAMPLES)))
 
@@ -123,11 +124,54 @@ def holm(p_M: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _crossed_means(values_NS: np.ndarray, seed: int) -> np.ndarray:
-    """The mean of each resample of rows and seeds."""
-    rows, seeds = values_NS.shape
+def win_rate(values_NS: np.ndarray) -> float:
+    """The share of rows and seeds with a difference above zero; none at all counts half.
+
+    Args:
+        values_NS: one difference for each row and seed; a row that lacks one (NaN) takes no part.
+
+    >>> win_rate(np.array([[1.0, -1.0], [0.0, 2.0]]))
+    0.625
+    """
+    values_NS = complete(np.asarray(values_NS, dtype=np.float64))
+    return float(((values_NS > 0) + 0.5 * (values_NS == 0)).mean())
+
+
+def detectable(values_NS: np.ndarray, seed: int = 0) -> float:
+    """The smallest true difference that so many rows and seeds would find four times of five, if means are normal.
+
+        δ = (z_{1−α/2} + z_{0.8})·se,   α = 0.05,   se = standard deviation of the crossed resamples' means
+
+    A difference that was not found, and is smaller than this, may well be there. With few seeds it is
+    a rough one: with three, one of this size was found in 72 % of simulations.
+
+    Args:
+        values_NS: one difference for each row and seed; a row that lacks one (NaN) takes no part.
+
+    Reference: Bloom, Minimum Detectable Effects, Evaluation Review 19(5), 1995.
+
+    >>> detectable(np.full((4, 3), 0.5))
+    0.0
+    """
+    values_NS = complete(np.asarray(values_NS, dtype=np.float64))
+    if np.ptp(values_NS) == 0:  # whose mean is rounded in a few resamples
+        return 0.0
+    return float((norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)) * crossed_means(values_NS, seed).std(ddof=1))
+
+
+def crossed_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """The mean of each resample of rows and seeds.
+
+    Args:
+        values: ``[…, N, S]``, any number of tables of one size; no value may lack.
+
+    Returns:
+        ``[…, K]``; all tables are resampled alike.
+    """
+    rows, seeds = values.shape[-2:]
     row_counts, seed_counts = _crossed_counts(rows, seeds, seed)
-    return np.einsum("kn,ns,ks->k", row_counts, values_NS, seed_counts, optimize=True) / (rows * seeds)
+    by_row = np.tensordot(row_counts, values, axes=(1, -2))  # [K, …, S], as one product of matrices
+    return np.einsum("k...s,ks->...k", by_row, seed_counts) / (rows * seeds)
 
 
 @lru_cache(maxsize=1)  # comparisons of many arms and measures draw the same ones
@@ -135,4 +179,5 @@ def _crossed_counts(rows: int, seeds: int, seed: int) -> tuple[np.ndarray, np.nd
     """How often each resample holds each row, and each seed."""
     rng = np.random.default_rng(seed)
     row_counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
-    return row_counts, rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
+    seed_counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
+    return row_counts.astype(np.float64), seed_counts.astype(np.float64)

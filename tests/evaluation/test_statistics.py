@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from rlrefine.evaluation.statistics import RESAMPLES, Interval, crossed_interval, crossed_p, holm, row_interval
+from rlrefine.evaluation.statistics import (
+    RESAMPLES,
+    Interval,
+    crossed_interval,
+    crossed_means,
+    crossed_p,
+    detectable,
+    holm,
+    row_interval,
+    win_rate,
+)
 
 
 def test_an_interval_holds_the_true_mean_as_often_as_it_says():
@@ -77,3 +87,58 @@ def test_holm_multiplies_by_how_many_are_left_and_keeps_the_order():
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def differences(rng, tables, effect):
+    """Tables of 64 rows and 3 seeds whose noise has a spread of 1, half of it shared by the seeds of a row, and to each
+    seed an effect of its own.
+    """
+    shared, own = rng.normal(size=(tables, 64, 1)), rng.normal(size=(tables, 64, 3))
+    return (shared + own) / np.sqrt(2) + effect * rng.normal(size=(tables, 1, 3))
+
+
+def ends(values):
+    return np.quantile(crossed_means(values), [0.025, 0.975], axis=-1)
+
+
+def test_the_crossed_interval_covers_what_is_true():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(20):
+        low, high = ends(differences(rng, 50, rng.uniform(0, 0.2, size=(50, 1, 1))))
+        covered += np.count_nonzero((low <= 0) & (high >= 0))
+    assert 900 <= covered <= 995  # of 1,000
+
+
+def test_an_interval_over_rows_alone_would_not():
+    """Negative control: where seeds differ by half the noise, what holds for these models says little of others."""
+    values = differences(np.random.default_rng(0), 200, 0.5)
+    rows = values.mean(axis=2, keepdims=True)
+    low, high = ends(rows)
+    assert np.count_nonzero((low <= 0) & (high >= 0)) < 150
+
+
+def test_a_planted_shift_is_found_about_as_often_as_the_detectable_difference_says():
+    rng = np.random.default_rng(1)
+    typical = np.median([detectable(table) for table in differences(rng, 20, 0.1)])
+    for shift, least, most in ((0.0, 0, 10), (typical, 60, 90), (3 * typical, 99, 100)):
+        low, _ = ends(differences(rng, 100, 0.1) + shift)
+        found = np.count_nonzero(low > 0)
+        assert least <= found <= most, (shift, found)  # 80 for a normal mean; three seeds are too few for that
+
+
+def test_many_tables_are_resampled_as_each_alone():
+    values = differences(np.random.default_rng(2), 3, 0.1)
+    together = ends(values)
+    for index, table in enumerate(values):
+        alone = crossed_interval(table)
+        assert (alone.low, alone.high) == pytest.approx(tuple(together[:, index]), abs=1e-12)
+
+
+def test_wins_and_detectable_differences_by_hand():
+    assert (
+        win_rate(np.array([[1.0, 0.0], [-1.0, 2.0], [np.nan, 5.0]])) == 0.625
+    )  # (1 + ½ + 0 + 1) / 4; NaN takes no part
+    # one seed, rows ±1: the means' spread is 1/√100, and (1.9600 + 0.8416)·0.1 is 0.2802
+    rows = np.tile([1.0, -1.0], 50)[:, None]
+    assert detectable(rows) == pytest.approx(0.2802, rel=0.03)
+    assert detectable(rows + 5) == pytest.approx(detectable(rows))
