@@ -6,7 +6,7 @@ from policies.registry import EMBEDDED, POLICIES
 from rewards.licences import licence_of
 from rewards.plugins import installed, origin
 from rewards.registry import REWARDS, TRANSFORMS
-from rlrefine.recipe.reading import built_in_recipes
+from rlrefine.recipe.reading import built_in_recipes, built_in_studies
 from rlrefine.training.registry import OBJECTIVES
 
 
@@ -15,6 +15,9 @@ def catalogue() -> dict[str, dict[str, str]]:
     return {
         "recipes": {
             name: _first_comment(file.read_text(encoding="utf-8")) for name, file in built_in_recipes().items()
+        },
+        "studies": {
+            name: _first_comment(file.read_text(encoding="utf-8")) for name, file in built_in_studies().items()
         },
         "policies": {name: _first_line(entry.settings) for name, entry in POLICIES.items()},
         "models": {name: f"embedded, as policy.checkpoint ({_megabytes(name):.1f} MB)" for name in EMBEDDED},

@@ -20,6 +20,7 @@ from rlrefine.recipe.problems import Finding, Origin, Path, Problem, closest, do
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
 LARGEST_FILE = 1_000_000
 SCHEMA = "schema.json"  # beside the recipes
+STUDIES = "ablations"  # folder beside the recipes
 _RESOLVER = re.compile(r"\$\{\s*([^}${:\s]+)\s*:")
 _AMBIGUOUS = re.compile(r"[-+]?0\d+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
 
@@ -48,6 +49,16 @@ class Source:
 
 def built_in_recipes() -> dict[str, FilePath]:
     """The recipes that travel with the package, by name."""
+    return {name: file for name, file in _travelling().items() if not name.startswith(f"{STUDIES}/")}
+
+
+def built_in_studies() -> dict[str, FilePath]:
+    """The studies that travel with the package, by name."""
+    found = _travelling().items()
+    return {name.removeprefix(f"{STUDIES}/"): file for name, file in found if name.startswith(f"{STUDIES}/")}
+
+
+def _travelling() -> dict[str, FilePath]:
     package = FilePath(__file__).parent.parent
     places = [package / "_recipes", package.parent / "recipes"]  # installed, and in a checkout
     folder = next((place for place in places if place.is_dir()), places[0])
