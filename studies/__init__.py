@@ -1,1 +1,1 @@
-"""Studies that compare methods, each a file of data for ``python -m rlrefine.ablation``, and what they need to run."""
+"""Studies that compare methods, each a file of data for ``rlrefine ablate``, and what they need to run."""

@@ -36,6 +36,9 @@ def code_of(arguments) -> int:
         (["refine", "nowhere", "a.png", "b.png", "-o", "c"], "ends in .png"),
         (["data", "build", "photo:train", "out"], "photos:train"),
         (["show", "omnirefinr_tiny"], "did you mean 'omnirefiner_tiny'"),
+        (["ablate", "omnirefiner_reward"], "did you mean 'omnirefiner_rewards'"),
+        (["ablate", "omnirefiner_rewards", "--seeds", "one"], "expected whole numbers such as 0,1,2, found 'one'"),
+        (["ablate", "omnirefiner_rewards", "--seeds", "1,1"], "seeds: found [1, 1], expected different numbers"),
     ],
 )
 def test_a_mistake_gets_one_message_and_no_traceback(arguments, message, capfd, tmp_path, monkeypatch):
@@ -68,7 +71,7 @@ def test_exit_codes_tell_the_kind_of_error(tmp_path, monkeypatch):
 
 def test_ls_names_every_part_with_a_line():
     found = json.loads(CliRunner().invoke(cli, ["ls", "--json"]).output)
-    assert set(found) == {"recipes", "policies", "models", "rewards", "transforms", "objectives"}
+    assert set(found) == {"recipes", "studies", "policies", "models", "rewards", "transforms", "objectives"}
     for entries in found.values():
         for name, text in entries.items():
             assert len(text) > 10, name

@@ -1,42 +1,64 @@
 """Run a study, and write down what it found after every seed."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
+from rlrefine.ablation.page import page
 from rlrefine.ablation.rates import at_rates
-from rlrefine.ablation.recipes import read_recipes
+from rlrefine.ablation.recipes import StudyRecipes, read_recipes
 from rlrefine.ablation.runs import Measured, StudyRuns
-from rlrefine.ablation.study import read_study
-from rlrefine.ablation.table import render
+from rlrefine.ablation.study import Study
+from rlrefine.ablation.table import as_csv, in_columns, render
 from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import write_text
 
 
-def run_study(file: Path, folder: Path, report: Reporter, *, rates: bool = False) -> str:
-    """Train and measure what is missing of a study, and give its tables.
+def run_study(
+    study: Study, folder: Path, report: Reporter, overrides: Sequence[str] = (), *, rates: bool = False
+) -> dict[str, Any]:
+    """Train and measure what is missing of a study, and give its summary.
 
-    Beside the runs lie ``summary.json``, ``table.md`` and a figure for each arm that others are compared with; with
-    ``rates`` the first two under the name of ``rates``.
+    Beside the runs lie ``summary.json``, ``table.md``, ``table.csv``, ``page.html`` and a figure for each arm that
+    others are compared with; with ``rates`` summary and tables alone, under the name of ``rates``.
 
     Args:
+        overrides: ``key.path=value`` of the recipe, for all arms.
         rates: try the learning rates instead that arms name, on the validation rows.
 
     Raises:
         RlrefineError: whatever stops it; the same call goes on from there.
     """
-    recipes = read_recipes(read_study(file), folder)
+    recipes = read_recipes(study, folder, overrides)
     recipes = at_rates(recipes) if rates else recipes
-    names, done = recipes.study.names, list[Measured]()
-    for measured in StudyRuns(recipes=recipes, report=report).measured():
+    runs, names, done = StudyRuns(recipes=recipes, report=report), recipes.study.names, list[Measured]()
+    summary: dict[str, Any] = {}
+    for measured in runs.measured():
         done.append(measured)
         if len(done) % len(names) == 0:
-            summary = compare(recipes.study, done)
-            prefix = "rates-" if rates else ""
-            write_text(folder / f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-            write_text(folder / f"{prefix}table.md", render(summary))
-            for reference in summary["against"]:
-                write_text(folder / f"against-{reference}.svg", forest(summary, reference))
+            summary = compare(recipes.study, done, recipes.trained)
+            _write(recipes, runs, summary, "rates-" if rates else "")
             report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
-    return (folder / ("rates-table.md" if rates else "table.md")).read_text(encoding="utf-8")
+    return summary
+
+
+def _write(recipes: StudyRecipes, runs: StudyRuns, summary: dict[str, Any], prefix: str) -> None:
+    folder = recipes.folder
+    write_text(folder / f"{prefix}summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / f"{prefix}table.md", render(summary))
+    write_text(folder / f"{prefix}table.csv", as_csv(summary))
+    if prefix:
+        return
+    for reference in summary["against"]:
+        write_text(folder / f"against-{reference}.svg", forest(summary, reference))
+    write_text(folder / "page.html", page(recipes, summary, runs.rows(), runs.place))
+
+
+def shown(summary: dict[str, Any], *, as_json: bool, as_markdown: bool) -> str:
+    """What was found, for scripts, for a page, or for the terminal."""
+    if as_json:
+        return json.dumps(summary, indent=1, ensure_ascii=False)
+    return render(summary).rstrip("\n") if as_markdown else in_columns(summary)

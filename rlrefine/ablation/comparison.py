@@ -3,7 +3,7 @@
 Shapes: N rows · S seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,28 @@ import numpy as np
 from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
 from rlrefine.errors import DataError
-from rlrefine.evaluation.statistics import complete, crossed_interval, crossed_p, holm
+from rlrefine.evaluation.statistics import (
+    complete,
+    crossed_interval,
+    crossed_p,
+    detectable,
+    holm,
+    row_interval,
+    win_rate,
+)
 
 
-def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
+def compare(study: Study, measured: Sequence[Measured], trained: Collection[str] = ()) -> dict[str, Any]:
     """What a study found, over the seeds with which every arm is done.
 
+    Args:
+        trained: labels of the rewards that some arm learns from.
+
     Returns:
-        ``seeds`` and ``rows``; ``arms``: arm → what it is, its cost (means over seeds) and measure → interval;
-        ``against``: arm → other arm → measure → interval of the paired difference *other − arm*, with ``p`` and
-        ``p_holm``, adjusted for all comparisons of that measure with that arm.
+        ``seeds`` and ``rows``; ``held_out``: the measures that no arm learns from; ``arms``: arm → what it is, its cost
+        (means over seeds) and measure → interval; ``against``: arm → other arm → measure → interval of the paired
+        difference *other − arm* over rows and seeds, with ``rows``, the ends of the one over rows alone; ``p`` and
+        ``p_holm``, adjusted for all comparisons of that measure with that arm; ``win_rate``, ``detectable``, ``seeds``.
 
     Raises:
         DataError: no seed is complete, or arms were measured on different rows.
@@ -30,12 +42,14 @@ def compare(study: Study, measured: Sequence[Measured]) -> dict[str, Any]:
     if not seeds:
         raise DataError("study: no seed with which all arms are done")
     runs = {name: [of[name, seed] for seed in seeds] for name in study.names}
+    learnt = {f"reward_{label}" for label in trained} | ({"reward_total"} if trained else set())
     lengths = {len(values) for some in runs.values() for run in some for values in run.table.values()}
     if len(lengths) != 1:
         raise DataError(f"study: arms were measured on different numbers of rows: {sorted(lengths)}")
     return {
         "seeds": seeds,
         "rows": lengths.pop(),
+        "held_out": [name for name in next(iter(runs.values()))[0].table if name not in learnt],
         "arms": {name: {"about": study.about(name), **_of_arm(some)} for name, some in runs.items()},
         "against": {
             name: _differences(runs[name], {other: some for other, some in runs.items() if other != name})
@@ -78,10 +92,24 @@ def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Me
         sure = {other: crossed_p(values_NS) for other, values_NS in difference_NS.items()}
         adjusted = dict(zip(sure, holm(list(sure.values())), strict=True))
         for other, values_NS in difference_NS.items():
-            interval = crossed_interval(values_NS).to_dict()
-            each = [float(value) for value in values_NS.mean(axis=0)]
-            found[other][name] = {**interval, "p": sure[other], "p_holm": adjusted[other], "seeds": each}
+            found[other][name] = {
+                **crossed_interval(values_NS).to_dict(),
+                "p": sure[other],
+                "p_holm": adjusted[other],
+                **_further(values_NS),
+            }
     return found
+
+
+def _further(values_NS: np.ndarray) -> dict[str, Any]:
+    """What else there is to say of differences."""
+    of_rows = row_interval(values_NS.mean(axis=1))
+    return {
+        "rows": [of_rows.low, of_rows.high],
+        "win_rate": win_rate(values_NS),
+        "detectable": detectable(values_NS),
+        "seeds": [float(value) for value in values_NS.mean(axis=0)],
+    }
 
 
 def _values(runs: Sequence[Measured], name: str, minus: Sequence[Measured] | None = None) -> np.ndarray:

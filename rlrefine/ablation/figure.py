@@ -14,7 +14,10 @@ from rlrefine.report.table import COLUMNS
 
 
 def forest(summary: Mapping[str, Any], reference: str) -> str:
-    """Differences to one arm as SVG text: a point and its interval for each other arm, filled where it is sure."""
+    """Differences to one arm as SVG text: a point for each other arm, filled where it is sure.
+
+    The thin line is the interval over rows and seeds, the thick one that over rows alone.
+    """
     entries = summary["against"][reference]
     names = [name for name in COLUMNS if all(name in measures for measures in entries.values())]
     with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
@@ -36,6 +39,8 @@ def _panel(axes: Any, entries: Mapping[str, Mapping[str, Any]], colour: str) -> 
     for place, entry in enumerate(entries.values()):
         found, sure = interval_of(entry), entry["p_holm"] < SURE
         axes.plot([found.low, found.high], [place, place], color=colour, linewidth=1.4)
+        if "rows" in entry:  # summaries of before had one interval
+            axes.plot(entry["rows"], [place, place], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
         axes.plot(found.mean, place, "o", color=colour, markersize=5, markerfacecolor=colour if sure else "white")
     axes.set_yticks(range(len(entries)), list(entries))
     axes.set_ylim(len(entries) - 0.5, -0.5)

@@ -4,18 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from rlrefine.ablation.study import Study
+from rlrefine.ablation.made import with_made_arms
+from rlrefine.ablation.study import Study, nested, parse_value
 from rlrefine.errors import UsageError
 from rlrefine.recipe.arithmetic import step_cost
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.paths import with_absolute_paths
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.training.settings import SamplingSettings
 
 RUNS, RECIPES = "runs", "recipes"
+BASE, MEASURING = "_base", "_measuring"
+"""Names of recipes that no arm can have."""
 AT = "@"
 """Between an arm and its learning rate in the name of a run: one that was tried is the study's own if it was chosen."""
 
@@ -25,14 +30,23 @@ class StudyRecipes:
     """The checked recipes of a study, before seeds are put in.
 
     Args:
-        base: what arms are laid over; how results are measured is what it says, for all arms.
+        base: what arms are laid over.
+        measuring: how results are measured, for all arms: the base with further rewards.
         arms: the recipe of each arm.
     """
 
     study: Study
     folder: Path
     base: Recipe
+    measuring: Recipe
     arms: Mapping[str, Recipe]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Labels of the rewards that some arm learns from."""
+        stages = {name: recipe.stages[self.study.stage] for name, recipe in self.arms.items()}
+        learning = [self.arms[name] for name, stage in stages.items() if isinstance(stage.settings, SamplingSettings)]
+        return frozenset(label for recipe in learning for label, part in recipe.rewards.items() if part.weight != 0)
 
     def root(self, name: str, seed: int) -> Path:
         """The folder of a run, named by arm, learning rate and seed."""
@@ -97,25 +111,53 @@ def steps_of(stage: StagePart, seed: int, evaluations: int, scales: Sequence[str
     raise AssertionError("every step costs something")
 
 
-def read_recipes(study: Study, folder: Path) -> StudyRecipes:
+def read_recipes(study: Study, folder: Path, overrides: Sequence[str] = ()) -> StudyRecipes:
     """Write the overlay of every arm into a folder, and read and check the recipes that they make.
+
+    Args:
+        overrides: ``key.path=value`` of the recipe, for all arms.
 
     Raises:
         RecipeError: with the problems of the first arm that has any, by file and line.
-        UsageError: the recipe lacks a stage that the study names.
+        UsageError: the recipe lacks a stage that the study names, or has a reward that the study adds as a measure.
     """
-    base = load_recipe(study.base)
+    base = load_recipe(study.base, overrides)
     for label in (*study.beginning, study.stage):
         if label not in base.stages:
             raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
     if study.control is not None and base.stages[study.control].continues != study.shared:
         raise UsageError(f"study: control {study.control} of {study.base} does not continue {study.shared}")
+    known = [label for label in study.measures if label in base.rewards]
+    if known:
+        raise UsageError(f"study: measures: {study.base} has a reward {known[0]!r} already; choose another label")
+    study = with_made_arms(study, base)
     place = (folder / RECIPES).resolve()
     place.mkdir(parents=True, exist_ok=True)
+    lowest = _lowest(study, place, overrides)
     for name in study.arms:
         overlay = dict(study.overlay(name))
-        below = str(overlay.pop("base", study.base))
-        overlay = {"base": str(place / f"{below}.yaml") if below in study.arms else below, **overlay}
-        (place / f"{name}.yaml").write_text(yaml.safe_dump(overlay, sort_keys=False), encoding="utf-8")
-    arms = {name: load_recipe(place / f"{name}.yaml") for name in study.arms}
-    return StudyRecipes(study=study, folder=folder.resolve(), base=base, arms=arms)
+        below = str(overlay.pop("base", lowest))
+        _write(place, name, {"base": str(place / f"{below}.yaml") if below in study.arms else below, **overlay})
+    extra = {label: {**part, "weight": 0} for label, part in study.measures.items()}
+    _write(place, MEASURING, {"base": lowest, **({"rewards": extra} if extra else {})})
+    measuring, *arms = (load_recipe(place / f"{name}.yaml") for name in (MEASURING, *study.arms))
+    return StudyRecipes(
+        study=study,
+        folder=folder.resolve(),
+        base=base,
+        measuring=measuring,
+        arms=dict(zip(study.arms, arms, strict=True)),
+    )
+
+
+def _lowest(study: Study, place: Path, overrides: Sequence[str]) -> str:
+    """What every arm is laid over: the study's base, or with overrides a file that lies over it."""
+    if not overrides:
+        return study.base
+    given = {key: parse_value(value) for key, _, value in (override.partition("=") for override in overrides)}
+    _write(place, BASE, {"base": study.base, **nested(given)})
+    return str(place / f"{BASE}.yaml")
+
+
+def _write(place: Path, name: str, overlay: Mapping[str, Any]) -> None:
+    (place / f"{name}.yaml").write_text(yaml.safe_dump(dict(overlay), sort_keys=False), encoding="utf-8")

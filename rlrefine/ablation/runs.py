@@ -1,15 +1,20 @@
 """Make the runs of a study, seed by seed, and measure them all on the same rows; what is done is not done again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from policies.base import Policy
 from rlrefine.ablation.recipes import StudyRecipes
+from rlrefine.ablation.study import UNTRAINED
 from rlrefine.data.build import open_rows
+from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.arms import Evaluator
@@ -19,12 +24,14 @@ from rlrefine.recipe.schema import Recipe
 from rlrefine.training.engine import Engine
 from rlrefine.training.finished import finished_stage
 from rlrefine.training.folder import RunFolder
+from rlrefine.training.handover import load_policy
 from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import clear_leftovers, damage, publish, remove
 from rlrefine.training.run import resume, start
 from rlrefine.training.scoring import build_rewards
 
 Table = dict[str, list[float]]
+PICTURES = 8  # of each arm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +64,10 @@ class StudyRuns:
 
     def measured(self) -> Iterator[Measured]:
         """Every arm of the first seed, then of the next one: what is there early is whole."""
-        study, rows = self.recipes.study, self._rows()
+        study, rows = self.recipes.study, self.rows()
         for seed in study.seeds:
+            if UNTRAINED in study.names:
+                yield Measured(name=UNTRAINED, seed=seed, table=self._table(None, rows, UNTRAINED))
             if study.shared is not None:
                 yield from self._shared(study.shared, seed, rows)
             for name in study.arms:
@@ -71,60 +80,84 @@ class StudyRuns:
         else:
             self.report.say(f"study: {' and '.join(self.recipes.study.beginning)} of {root}")
         for stage in self.recipes.study.beginning:
-            table = self._table(root, stage, rows, f"{stage}-seed-{seed}")
+            table = self._table((root, stage), rows, f"{stage}-seed-{seed}")
             yield Measured(name=stage, seed=seed, table=table, cost=None if stage == shared else read_cost(root, stage))
 
     def _arm(self, name: str, seed: int, rows: Rows) -> Measured:
         stage, root = self.recipes.study.stage, self.recipes.root(name, seed)
         train(self.recipes.arm(name, seed), root, self.report)
-        table = self._table(root, stage, rows, root.name)
+        table = self._table((root, stage), rows, root.name)
         return Measured(name=name, seed=seed, table=table, cost=read_cost(root, stage))
 
-    def _rows(self) -> Rows:
-        source = getattr(self.recipes.base.data, self.recipes.study.rows)
+    def rows(self) -> Rows:
+        """The rows that every arm is measured on."""
+        data = self.recipes.base.data
+        source = getattr(data, self.recipes.study.rows)
         if source is None:
             raise DataError(f"data.{self.recipes.study.rows}: expected rows to measure the arms on, found nothing")
-        height, width = self.recipes.base.data.size
-        return open_rows(source, (height, width))
+        return open_rows(source, data.size, data.choices)
 
     @property
     def _count(self) -> int:
         """How many rows the arms are measured on."""
-        study, settings = self.recipes.study, self.recipes.base.evaluation
+        study, settings = self.recipes.study, self.recipes.measuring.evaluation
         return study.count or (settings.rows if study.rows == "heldout" else settings.validation_rows)
 
-    def _table(self, root: Path, stage: str, rows: Rows, name: str) -> Table:
-        """Values of a finished run, row by row, by the measures of the study's own recipe."""
-        place = self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self._count}" / name
+    def _table(self, trained: tuple[Path, str] | None, rows: Rows, name: str) -> Table:
+        """Values row by row of a run's stage, or of the checkpoint, which are measured if they are not yet."""
+        place = self.place / name
         clear_leftovers(place.parent)
         if place.exists() and damage(place):
             remove(place)
-        if not place.exists():
-            table = self._measure(root, stage, rows)
-            publish(place, lambda partial: _write(partial, table))
+        if place.exists():
+            self._check_measures(place)
+        else:
+            table, pictures = self._measure(trained, rows)
+            publish(place, lambda partial: _write(partial, table, pictures))
         return read_table(place)
 
-    def _measure(self, root: Path, stage: str, rows: Rows) -> Table:
-        base = self.recipes.base
-        engine = Engine(base.engine)
+    @property
+    def place(self) -> Path:
+        """Where values and pictures of each arm lie."""
+        return self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self._count}"
+
+    def _check_measures(self, place: Path) -> None:
+        wanted = {f"reward_{label}" for label in self.recipes.measuring.rewards}
+        lacking = sorted(wanted - set(read_table(place)))
+        if lacking:
+            raise UsageError(f"{place} was measured without {lacking[0]}; remove it to measure it again")
+
+    def _measure(self, trained: tuple[Path, str] | None, rows: Rows) -> tuple[Table, list[Tensor]]:
+        recipe = self.recipes.measuring
+        engine = Engine(recipe.engine)
         evaluator = Evaluator(
             rows=rows,
             count=min(self._count, len(rows)),
-            settings=base.evaluation,
-            rewards=build_rewards(base.rewards),
-            roles=base.policy.settings.images,
+            settings=recipe.evaluation,
+            rewards=build_rewards(recipe.rewards),
+            roles=recipe.policy.settings.images,
             engine=engine,
             report=self.report,
-            failures=base.run.reward_failures,
+            pictures=PICTURES,
+            failures=recipe.run.reward_failures,
         )
-        table, _ = evaluator.policy(finished_stage(root, stage).policy(engine.device))
+        measured = evaluator.policy(self._policy(trained, engine))
         engine.release()
-        return table
+        return measured
+
+    def _policy(self, trained: tuple[Path, str] | None, engine: Engine) -> Policy:
+        if trained is not None:
+            return finished_stage(*trained).policy(engine.device)
+        policy = load_policy(self.recipes.base.policy, engine.device, self.recipes.base.engine.precision)
+        engine.place(policy)
+        return policy
 
 
-def _write(partial: Path, table: Table) -> None:
+def _write(partial: Path, table: Table, pictures: Sequence[Tensor]) -> None:
     plain = {name: [None if isnan(value) else value for value in values] for name, values in table.items()}
     (partial / "table.json").write_text(json.dumps(plain) + "\n")
+    for index, picture in enumerate(pictures):
+        to_image(picture).save(partial / f"{index:03d}.png")
 
 
 def train(recipe: Recipe, root: Path, report: Reporter) -> None:

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from rlrefine.errors import RecipeError, UsageError
@@ -16,6 +18,8 @@ from rlrefine.recipe.problems import Origin, Problem, closest
 
 OWN_KEYS = ("about", "rates")
 """What an arm says besides its recipe."""
+FULL, UNTRAINED = "full", "base"
+"""Names of made arms: the recipe as it is, and its checkpoint before any training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,16 @@ class Study:
     """How many of them; by default as many as the recipe says."""
     against: tuple[str, ...] = ()
     """Arms, or the shared stage, that all others are compared with."""
+    made: tuple[Literal["leave_one_out", "only_one", "base"], ...] = ()
+    """Arms that are made beside ``full``: without each reward, with each alone, and the checkpoint untrained."""
+    measures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Rewards that arms are measured by and not trained with, under labels that the recipe does not have."""
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Overlays: keys of a recipe, ``about`` in a few words, and ``rates`` to choose a learning rate from."""
+    """Overlays: keys of a recipe, nested or dotted, ``about`` in a few words, and ``rates`` to choose from."""
 
     def __post_init__(self) -> None:
-        if not self.arms:
-            raise ValueError("arms: expected at least one, found none")
+        if not self.arms and not self.pending:
+            raise ValueError("arms: expected at least one, named here or made, found none")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: expected different numbers, found {list(self.seeds)}")
         for name in ("evaluations", "count"):
@@ -59,14 +67,19 @@ class Study:
             raise ValueError(f"arms: expected names of lower-case letters, digits and _, found {odd[0]!r}")
         if self.control is not None and self.shared is None:
             raise ValueError(f"control: expected a shared stage that it continues, found {self.control!r} alone")
-        taken = [label for label in self.beginning if label in self.arms]
+        taken = [label for label in self.names if label in self.arms and self.names.count(label) > 1]
         if taken:
             raise ValueError(
                 f"arms: expected no arm that is named like the shared stage or control, found {taken[0]!r}"
             )
-        unknown = [name for name in self.against if name not in self.names]
+        unknown = [] if self.pending else [name for name in self.against if name not in self.names]
         if unknown:
             raise ValueError(f"against: expected arms or the shared stage, found {unknown[0]!r}")
+
+    @property
+    def pending(self) -> bool:
+        """Whether arms are still to be made, so that their names are not known."""
+        return any(kind != UNTRAINED for kind in self.made)
 
     @property
     def beginning(self) -> tuple[str, ...]:
@@ -75,13 +88,15 @@ class Study:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every arm of the table; the stages of the shared run come first."""
-        return (*self.beginning, *self.arms)
+        """Every arm of the table; what is there before any arm is trained comes first."""
+        return (*([UNTRAINED] if UNTRAINED in self.made else []), *self.beginning, *self.arms)
 
     def about(self, name: str) -> str:
         """What an arm is, in a few words."""
         if name == self.control:
             return f"`{self.shared}` continued"
+        if name == UNTRAINED and name in self.names:
+            return "the checkpoint, untrained"
         return str(self.arms.get(name, {}).get("about", ""))
 
     def rates(self, arm: str) -> Sequence[float]:
@@ -90,18 +105,78 @@ class Study:
 
     def overlay(self, arm: str) -> Mapping[str, Any]:
         """The recipe of an arm, as far as it differs from what it is laid over."""
-        return {key: value for key, value in self.arms[arm].items() if key not in OWN_KEYS}
+        return nested({key: value for key, value in self.arms[arm].items() if key not in OWN_KEYS})
 
 
 make_strict(Study)
 
+KEYS = tuple(each.name for each in fields(Study))
 
-def read_study(file: Path) -> Study:
+
+def nested(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as mappings in each other; what stands under one key in two ways is put together.
+
+    >>> nested({"stages.grpo": {"steps": 4}, "stages": {"grpo.rollout.noise": 0.9}, "~rewards.pixel": None})
+    {'stages': {'grpo': {'steps': 4, 'rollout': {'noise': 0.9}}}, 'rewards': {'~pixel': None}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        mark = "~" if str(key).startswith("~") else ""
+        *sections, last = str(key).removeprefix("~").split(".")
+        inner = nested(value) if isinstance(value, Mapping) else value
+        place = found
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise UsageError(f"{key}: expected a section, found {section!r} as a value")
+        here = place.get(mark + last)
+        place[mark + last] = _merged(here, inner) if isinstance(here, dict) and isinstance(inner, dict) else inner
+    return found
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line, read as recipes read theirs.
+
+    Raises:
+        UsageError: it is not YAML.
+
+    >>> parse_value("1e-3"), parse_value("[base]"), parse_value("")
+    (0.001, ['base'], None)
+    """
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UsageError(f"{text!r}: expected a value in YAML; {str(error).splitlines()[0]}") from error
+    return read["value"]
+
+
+def read_study(file: Path, changes: Mapping[str, Any] | None = None) -> Study:
     """Read and check a study; its arms' recipes are checked when they are read.
+
+    Args:
+        changes: keys of the study with other values than in its file.
 
     Raises:
         UsageError: there is no such file.
         RecipeError: with every problem that was found.
+    """
+    return as_study({**parse(file), **(changes or {})}, file)
+
+
+def parse(file: Path) -> dict[str, Any]:
+    """A YAML file as plain data.
+
+    Raises:
+        UsageError: there is no such file.
+        RecipeError: it is no mapping in YAML.
     """
     try:
         data: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -109,6 +184,18 @@ def read_study(file: Path) -> Study:
         raise UsageError(f"cannot read the study {file}: {error}") from error
     except yaml.YAMLError as error:
         raise RecipeError([Problem(path=(), found=str(error), expected="valid YAML")]) from error
+    if not isinstance(data, dict):
+        origin = Origin(source=str(file))
+        raise RecipeError([Problem(path=(), found=repr(data), expected="a mapping with base and arms", origin=origin)])
+    return data
+
+
+def as_study(data: Mapping[str, Any], file: Path) -> Study:
+    """Plain data as a study; its base may lie beside the file that it came from.
+
+    Raises:
+        RecipeError: with every problem that was found.
+    """
     try:
         study: Study = TypeAdapter(Study).validate_json(json.dumps(data, default=str))
     except ValidationError as error:

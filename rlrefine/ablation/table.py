@@ -1,14 +1,23 @@
-"""What a study found, as a table in Markdown."""
+"""What a study found, as tables in Markdown, as lines of a CSV file, and for the terminal."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of
-from rlrefine.report.table import COLUMNS
+from rlrefine.report.table import COLUMNS, PART
 
 SURE = 0.05
 MARK = "\\*"
 """Behind a difference that is sure among all comparisons of its column (Holm)."""
+HELD_OUT = "†"
+"""Behind a measure that no arm learns from."""
+NOTE = (
+    "Differences are means over rows and seeds. The interval over rows speaks for these trained models, that over rows "
+    "and seeds for the method; \\* is p < 0.05 of the latter, adjusted for all comparisons of a measure (Holm). "
+    "† held out: no arm learns from it.\n"
+)
 
 
 def costs_table(summary: Mapping[str, Any]) -> str:
@@ -30,12 +39,94 @@ def costs_table(summary: Mapping[str, Any]) -> str:
     return _markdown(head, rows)
 
 
+def measures_of(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Every measure with its title: those of the main tables, each reward by itself, and all others."""
+    measured = {name: None for arm in summary["arms"].values() for name in arm["measures"]}
+    parts = [name for name in measured if name.startswith(PART) and name not in COLUMNS]
+    others = [name for name in measured if name not in COLUMNS and name not in parts]
+    titles = {name: name.removeprefix(PART) for name in parts} | {name: name.replace("_", " ") for name in others}
+    found = {name: title for name, title in COLUMNS.items() if name in measured} | titles
+    marked = summary.get("held_out", ())
+    return {name: f"{title} {HELD_OUT}" if name in marked else title for name, title in found.items()}
+
+
+DETAILS = (
+    "arm",
+    "measure",
+    "difference",
+    "rows, 95 %",
+    "rows × seeds, 95 %",
+    "p (Holm)",
+    "wins",
+    "detectable",
+    "each seed",
+)
+
+
+def details(summary: Mapping[str, Any], reference: str) -> list[list[str]]:
+    """One line for each other arm and measure: both intervals, and how much could have been found at all."""
+    titles = measures_of(summary)
+    return [
+        [other, titles[name], *_detail(measures[name])]
+        for other, measures in summary["against"][reference].items()
+        for name in titles
+        if name in measures
+    ]
+
+
+def _detail(entry: Mapping[str, Any]) -> list[str]:
+    low, high = entry["rows"]
+    return [
+        f"{entry['mean']:+.3f}" + (MARK if entry["p_holm"] < SURE else ""),
+        f"[{low:+.3f}, {high:+.3f}]",
+        f"[{entry['low']:+.3f}, {entry['high']:+.3f}]",
+        f"{entry['p_holm']:.3f}",
+        f"{100 * entry['win_rate']:.0f} %",
+        f"{entry['detectable']:.3f}",
+        " ".join(f"{value:+.3f}" for value in entry["seeds"]),
+    ]
+
+
+def details_table(summary: Mapping[str, Any], reference: str) -> str:
+    """The same in Markdown."""
+    head = [f"− `{reference}`", *DETAILS[1:]]
+    return _markdown(head, [[f"`{arm}`", *cells] for arm, *cells in details(summary, reference)])
+
+
+def as_csv(summary: Mapping[str, Any]) -> str:
+    """Every comparison with all that was found of it, one a line, unrounded."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    numbers = ("mean", "low", "high", "p", "p_holm", "win_rate", "detectable", "n")
+    lines.writerow(["against", "arm", "measure", "held_out", *numbers, "rows_low", "rows_high", "seeds"])
+    for reference, others in summary["against"].items():
+        for other, measures in others.items():
+            for name, entry in measures.items():
+                held_out = int(name in summary["held_out"])
+                found = [*(entry[key] for key in numbers), *entry["rows"], " ".join(map(str, entry["seeds"]))]
+                lines.writerow([reference, other, name, held_out, *found])
+    return text.getvalue()
+
+
+def in_columns(summary: Mapping[str, Any]) -> str:
+    """What was found, for the terminal."""
+    blocks = [_heading(summary)]
+    for reference in summary["against"]:
+        rows = [[f"− {reference}", *DETAILS[1:]], *details(summary, reference)]
+        rows = [[cell.replace(MARK, "*") for cell in row] for row in rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join([*blocks, NOTE.replace(MARK, "*").rstrip()])
+
+
 def differences_table(summary: Mapping[str, Any], reference: str) -> str:
     """How far every other arm is from one of them, with 95 % intervals over rows and seeds."""
     entries = summary["against"][reference]
     names = [name for name in COLUMNS if any(name in measures for measures in entries.values())]
     rows = [[f"`{other}`", *(_cell(measures.get(name)) for name in names)] for other, measures in entries.items()]
-    return _markdown([f"− `{reference}`", *(COLUMNS[name] for name in names)], rows)
+    titles = measures_of(summary)
+    return _markdown([f"− `{reference}`", *(titles[name] for name in names)], rows)
 
 
 def values_table(summary: Mapping[str, Any]) -> str:
@@ -50,8 +141,12 @@ def render(summary: Mapping[str, Any]) -> str:
     """All tables, one under the other."""
     tables = [costs_table(summary), values_table(summary)]
     tables += [differences_table(summary, reference) for reference in summary["against"]]
-    seeds = ", ".join(str(seed) for seed in summary["seeds"])
-    return "\n".join([f"rows: {summary['rows']}, seeds: {seeds}\n", *tables])
+    tables += [details_table(summary, reference) for reference in summary["against"]]
+    return "\n".join([f"{_heading(summary)}\n", *tables, *([NOTE] if summary["against"] else [])])
+
+
+def _heading(summary: Mapping[str, Any]) -> str:
+    return f"rows: {summary['rows']}, seeds: {', '.join(str(seed) for seed in summary['seeds'])}"
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ import click
 
 from rlrefine import __version__
 from rlrefine.cli.data import data
-from rlrefine.cli.evaluation import correlate, evaluate
+from rlrefine.cli.evaluation import ablate, correlate, evaluate
 from rlrefine.cli.rewards import rewards
 from rlrefine.cli.shared import AS_JSON, OVERRIDES, Commands, reported
 
@@ -35,11 +35,13 @@ def cli() -> None:
 
 @cli.command("ls")
 @click.argument(
-    "what", type=click.Choice(["recipes", "policies", "rewards", "transforms", "objectives", "models"]), required=False
+    "what",
+    type=click.Choice(["recipes", "studies", "policies", "rewards", "transforms", "objectives", "models"]),
+    required=False,
 )
 @AS_JSON
 def list_parts(what: str | None, as_json: bool) -> None:
-    """List recipes, policies, rewards, transforms, objectives and embedded models."""
+    """List recipes, studies, policies, rewards, transforms, objectives and embedded models."""
     from rlrefine.catalogue import catalogue
 
     found = catalogue() if what is None else {what: catalogue()[what]}
@@ -302,5 +304,6 @@ def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
 
 cli.add_command(evaluate)
 cli.add_command(correlate)
+cli.add_command(ablate)
 cli.add_command(data)
 cli.add_command(rewards)

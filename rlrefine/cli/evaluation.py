@@ -1,12 +1,14 @@
 """The commands that measure results."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rlrefine.cli.shared import AS_JSON
+from rlrefine.cli.shared import AS_JSON, reported
 
 
 @click.command("eval")
@@ -73,3 +75,47 @@ def correlate(edited: Path, real: Path, changes: Sequence[str], **options: Any) 
     from rlrefine.evaluation.correlate_command import correlate as correlate_now
 
     correlate_now(edited, real, changes, **options)
+
+
+def _seeds(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"expected whole numbers such as 0,1,2, found {text!r}") from None
+
+
+@click.command("ablate")
+@click.argument("study")
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]…")
+@click.option("--seeds", callback=_seeds, metavar="0,1,2", help="Instead of those of the study.")
+@click.option("--rates", is_flag=True, help="Try the arms' learning rates on the validation rows instead.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; by default runs/studies/STUDY.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="For a page.")
+@AS_JSON
+def ablate(
+    study: str,
+    words: Sequence[str],
+    seeds: Sequence[int],
+    rates: bool,
+    out: Path | None,
+    as_markdown: bool,
+    as_json: bool,
+) -> None:
+    """Train and compare the arms of a study; of a recipe, with each reward left out. The same command goes on with it.
+
+    KEY=VALUE changes the study (count=32, made=[only_one]) or the recipe under all arms (stages.grpo.steps=4).
+
+    \b
+    rlrefine ablate omnirefiner_rewards
+    rlrefine ablate my.yaml --seeds 0,1 count=64
+    rlrefine ablate studies/methods.yaml --rates
+    """
+    from rlrefine.ablation.finding import find_study
+
+    found, overrides = find_study(study, words, seeds)
+    with redirect_stdout(sys.stderr), reported() as report:  # what was found is all that a script shall read
+        from rlrefine.ablation.command import run_study, shown
+
+        folder = out or Path("runs/studies") / Path(study).stem
+        summary = run_study(found, folder, report, overrides, rates=rates)
+    click.echo(shown(summary, as_json=as_json, as_markdown=as_markdown))

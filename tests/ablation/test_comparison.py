@@ -1,5 +1,7 @@
 """The table of a study, from values that are made by hand."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,16 @@ from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
-from rlrefine.ablation.table import costs_table, differences_table, render, values_table
+from rlrefine.ablation.table import (
+    as_csv,
+    costs_table,
+    details_table,
+    differences_table,
+    in_columns,
+    measures_of,
+    render,
+    values_table,
+)
 from rlrefine.errors import DataError
 
 STUDY = Study(
@@ -35,7 +46,7 @@ OTHER = [[0.4, 0.8], [0.5, 0.7]]
 
 @pytest.fixture
 def summary():
-    return compare(STUDY, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN))
+    return compare(STUDY, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN), {"kept"})
 
 
 def test_values_and_costs_are_means_over_rows_and_seeds(summary):
@@ -66,6 +77,7 @@ def test_an_arm_that_is_another_one_differs_by_nothing_at_all(summary):
     """Negative control: what cannot differ is not found to."""
     copy = summary["against"]["plain"]["copy"]["psnr_in_mask"]
     assert (copy["mean"], copy["low"], copy["high"], copy["p"], copy["p_holm"]) == (0.0, 0.0, 0.0, 1.0, 1.0)
+    assert (copy["rows"], copy["win_rate"], copy["detectable"]) == ([0.0, 0.0], 0.5, 0.0)
     assert "| `copy` | +0.000 [+0.000, +0.000] | +0.000 [+0.000, +0.000] |" in differences_table(summary, "plain")
 
 
@@ -81,6 +93,47 @@ def test_noise_alone_is_hardly_ever_marked_and_a_planted_shift_is():
         found += entries["e"]["reward_total"]["p_holm"] < 0.05
     assert marked <= 1  # about one in twenty
     assert found == 4
+
+
+def test_the_order_of_arms_changes_nothing():
+    rng = np.random.default_rng(1)
+    values = {name: rng.normal(size=(2, 12)) for name in ("sft", "plain", "other", "copy")}
+    turned = Study(
+        base="",
+        stage="",
+        shared="sft",
+        seeds=(0, 1),
+        against=("plain", "sft"),
+        arms={n: {} for n in ("copy", "plain", "other")},
+    )
+    there = compare(STUDY, runs(**values), {"kept"})
+    back = compare(turned, runs(**dict(reversed(values.items()))), {"kept"})
+    assert back["against"] == there["against"]
+    assert {n: arm["measures"] for n, arm in back["arms"].items()} == {
+        n: arm["measures"] for n, arm in there["arms"].items()
+    }
+
+
+def test_rows_and_seeds_have_an_interval_of_their_own_kind():
+    """Seeds that disagree widen the interval for the method, and not the one for these models."""
+    rng = np.random.default_rng(0)
+    noise = 0.1 * rng.normal(size=(2, 64))
+    shifted = runs(sft=np.zeros((2, 64)), plain=noise + np.array([[1.0], [3.0]]), other=noise, copy=noise)
+    entry = compare(STUDY, shifted)["against"]["sft"]["plain"]["reward_total"]
+    assert entry["mean"] == pytest.approx(2.0, abs=0.05)
+    assert entry["seeds"] == pytest.approx([1.0, 3.0], abs=0.05)
+    assert entry["rows"] == pytest.approx([2.0, 2.0], abs=0.05)
+    assert (entry["low"], entry["high"]) == pytest.approx((1.0, 3.0), abs=0.1)  # a resample may hold one seed twice
+    assert entry["win_rate"] == 1.0
+    # of two seeds at ±1 a resample's mean is −1, 0, 0 or 1: its variance is 1/2, and (1.960 + 0.842)·√½ is 1.981
+    assert entry["detectable"] == pytest.approx(1.981, abs=0.03)
+
+
+def test_what_no_arm_learns_from_is_marked(summary):
+    assert summary["held_out"] == ["psnr_in_mask"]  # the total is learnt from as soon as one reward is
+    assert measures_of(summary) == {"psnr_in_mask": "PSNR inside mask, dB †", "reward_total": "reward"}
+    found = compare(STUDY, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN))
+    assert found["held_out"] == ["reward_total", "psnr_in_mask"]  # supervised arms learn from none
 
 
 def test_seeds_that_are_not_complete_wait(summary):
@@ -108,10 +161,27 @@ def test_rows_that_a_reward_failed_on_take_no_part():
 def test_the_tables_say_what_was_found(summary):
     assert values_table(summary).splitlines()[2] == "| `sft` | 5.50 | 0.550 |"
     lines = differences_table(summary, "sft").splitlines()
-    assert lines[0] == "| − `sft` | PSNR inside mask, dB | reward |"
+    assert lines[0] == "| − `sft` | PSNR inside mask, dB † | reward |"
     assert lines[2] == "| `plain` | +1.000 [+1.000, +1.000]\\* | +0.100 [+0.100, +0.100]\\* |"
     assert lines[3].endswith("| +0.050 [+0.000, +0.200] |")  # a resample may hold the first seed's second row alone
     assert render(summary).startswith("rows: 2, seeds: 0, 1\n")
+    line = details_table(summary, "sft").splitlines()[3]
+    shown = (
+        "| `plain` | reward | +0.100\\* | [+0.100, +0.100] | [+0.100, +0.100] | 0.001 | 100 % | 0.000 | +0.100 +0.100 |"
+    )
+    assert line == shown
+    assert "− sft  measure" in in_columns(summary)
+
+
+def test_a_script_reads_every_number_unrounded(summary):
+    lines = list(csv.DictReader(as_csv(summary).splitlines()))
+    assert len(lines) == 2 * 3 * 2  # references, other arms, measures
+    (line,) = [x for x in lines if (x["against"], x["arm"], x["measure"]) == ("sft", "other", "reward_total")]
+    entry = summary["against"]["sft"]["other"]["reward_total"]
+    assert float(line["mean"]) == entry["mean"]
+    assert [float(line["rows_low"]), float(line["rows_high"])] == entry["rows"]
+    assert [float(seed) for seed in line["seeds"].split()] == entry["seeds"]
+    assert (line["held_out"], line["n"]) == ("0", "2")
 
 
 def test_the_figure_shows_every_other_arm(summary):

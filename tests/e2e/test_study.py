@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from rlrefine.ablation.command import run_study
+from rlrefine.ablation.study import read_study
 from rlrefine.errors import UsageError
 from rlrefine.training.progress import LineReporter
 from tests.e2e.conftest import KillAt, run_in_child
@@ -16,7 +17,7 @@ ARMS = {
     "same": {},
     "bolder": {"stages": {"grpo": {"optimizer": {"lr": 3e-2}}}},
 }
-RESULTS = ("summary.json", "table.md", "against-plain.svg")
+RESULTS = ("summary.json", "table.md", "table.csv", "page.html", "against-plain.svg")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,8 @@ def study_file(recipe_text, tmp_path_factory):
         "control": "sft_more",
         "seeds": [3],
         "evaluations": 70,
+        "made": ["base"],
+        "measures": {"whole": {"name": "patch_perceptual", "patch": None}},
     }
     study |= {"against": ["sft", "plain"], "arms": ARMS}
     file = place / "study.yaml"
@@ -40,7 +43,7 @@ def study_file(recipe_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(study_file):
     out = study_file.parent / "whole"
-    assert run_in_child(lambda: run_study(study_file, out, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(read_study(study_file), out, LineReporter())) == 0
     return out
 
 
@@ -48,7 +51,7 @@ def found(out):
     """What must be equal in two executions: all but seconds."""
     summary = json.loads((out / "summary.json").read_text())
     for name, arm in summary["arms"].items():
-        if name == "sft":
+        if name in ("base", "sft"):
             assert set(arm) == {"about", "measures"}
             continue
         assert arm.pop("cpu_seconds") > 0
@@ -58,12 +61,15 @@ def found(out):
 
 def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
     from rlrefine.ablation.recipes import read_recipes
-    from rlrefine.ablation.study import read_study
     from rlrefine.recipe.arithmetic import stage_evaluations
 
     summary = found(whole)
-    assert list(summary["arms"]) == ["sft", "sft_more", "plain", "same", "bolder"]
+    assert list(summary["arms"]) == ["base", "sft", "sft_more", "plain", "same", "bolder"]
     assert summary["rows"] == 12
+    assert "reward_whole" in summary["held_out"]  # measured, and in no recipe that trains
+    assert "reward_patch" not in summary["held_out"]
+    page = (whole / "page.html").read_text()
+    assert page.count('alt="column') == 8 * (2 + 6 + 1)  # rows by draft, reference, arms and target
     foretold = read_recipes(read_study(study_file), tmp_path)
     for name in ARMS:
         assert summary["arms"][name]["evaluations"] == [stage_evaluations(foretold.arm(name, 3), "grpo")]
@@ -77,31 +83,34 @@ def test_arms_see_the_same_rows_and_noise(whole):
     """Negative control: an arm that is another one under a second name differs by exactly nothing."""
     for entry in found(whole)["against"]["plain"]["same"].values():
         assert (entry["mean"], entry["low"], entry["high"], entry["p"]) == (0.0, 0.0, 0.0, 1.0)
+        assert entry["rows"] == [0.0, 0.0]
     ours, theirs = (whole / "runs" / f"{name}@0.001-seed-3" / "metrics.jsonl" for name in ("plain", "same"))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("moment", [("stage sft", 1), ("update", 7), ("rollout", 25), ("evaluation", 3)], ids=str)
 def test_killed_and_started_again_it_finds_the_same(moment, whole, study_file, tmp_path):
-    assert run_in_child(lambda: run_study(study_file, tmp_path, KillAt(*moment))) == -signal.SIGKILL
+    assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, KillAt(*moment))) == -signal.SIGKILL
     assert not (tmp_path / "summary.json").exists()
-    assert run_in_child(lambda: run_study(study_file, tmp_path, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, LineReporter())) == 0
     assert found(tmp_path) == found(whole)
 
 
 def test_what_is_done_is_not_done_again(whole, study_file):
     before = found(whole)
-    assert run_in_child(lambda: run_study(study_file, whole, KillAt("update", 1))) == 0  # nothing is trained
-    assert run_in_child(lambda: run_study(study_file, whole, KillAt("evaluation", 1))) == 0  # nor measured
+    assert (
+        run_in_child(lambda: run_study(read_study(study_file), whole, KillAt("update", 1))) == 0
+    )  # nothing is trained
+    assert run_in_child(lambda: run_study(read_study(study_file), whole, KillAt("evaluation", 1))) == 0  # nor measured
     assert found(whole) == before
 
 
 def test_a_rate_that_was_tried_and_chosen_is_not_trained_again(whole, study_file, tmp_path):
     names = {run.name for run in (whole / "runs").iterdir()}
-    assert run_in_child(lambda: run_study(study_file, whole, LineReporter(), rates=True)) == 0
+    assert run_in_child(lambda: run_study(read_study(study_file), whole, LineReporter(), rates=True)) == 0
     assert {run.name for run in (whole / "runs").iterdir()} - names == {"plain@0.002-seed-3"}
     tried = json.loads((whole / "rates-summary.json").read_text())
-    assert list(tried["arms"]) == ["sft", "sft_more", "plain@0.001", "plain@0.002"]
+    assert list(tried["arms"]) == ["base", "sft", "sft_more", "plain@0.001", "plain@0.002"]
     assert tried["rows"] == 4
 
 
@@ -110,7 +119,7 @@ def test_a_shared_stage_that_another_run_has_finished_is_taken_from_there(whole,
     given |= {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "count": 5, "arms": {"plain": {}}}
     file = study_file.parent / "given.yaml"
     file.write_text(yaml.safe_dump(given, sort_keys=False))
-    assert run_in_child(lambda: run_study(file, tmp_path, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(read_study(file), tmp_path, LineReporter())) == 0
     assert [run.name for run in (tmp_path / "runs").iterdir()] == ["plain@0.001-seed-3"]
     weights = "runs/plain@0.001-seed-3/stages/grpo/weights/grpo.safetensors"
     assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
@@ -123,4 +132,4 @@ def test_runs_of_another_recipe_are_not_taken_for_its_own(whole, study_file, tmp
     file = study_file.parent / "changed.yaml"
     file.write_text(yaml.safe_dump(changed, sort_keys=False))
     with pytest.raises(UsageError, match=r"same@0\.001-seed-3 was made with another recipe"):
-        run_study(file, whole, LineReporter())
+        run_study(read_study(file), whole, LineReporter())
