@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu test-environments seeds studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
+.PHONY: demo test test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -69,10 +69,16 @@ seeds: setup
 	done
 	$(BIN)/rlrefine report runs/seed-0 runs/seed-1 runs/seed-2
 
+# The ready studies, one after another. Hours on two cores; the same command goes on where it was stopped.
+studies: setup
+	@for study in recipes/ablations/*.yaml; do \
+		$(BIN)/rlrefine ablate $$study > /dev/null || exit $$?; \
+	done
+
 # Every method from the same supervised stage at the same cost, three seeds. About an hour on one core; resumable.
 studies-methods: setup
 	$(BIN)/python -m studies.pairs runs/studies/pairs
-	$(BIN)/python -m rlrefine.ablation studies/methods.yaml
+	$(BIN)/rlrefine ablate studies/methods.yaml
 
 # SPIE in miniature with three seeds, pooled, and the curve of its visual prompt's guidance. Resumable.
 studies-spie: setup
