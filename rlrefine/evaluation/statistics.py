@@ -43,7 +43,7 @@ def row_interval(values_N: np.ndarray, seed: int = 0) -> Interval:
     """
     values_N = complete(np.asarray(values_N, dtype=np.float64))
     mean = float(values_N.mean())
-    if len(values_N) < 2 or np.ptp(values_N) == 0:  # BCa has nothing to resample, and would return NaN
+    if len(values_N) < 2 or np.ptp(values_N) <= 1e-12 * np.abs(values_N).max():  # nothing to resample: BCa gives NaN
         return Interval(mean, mean, mean, len(values_N))
     result = bootstrap(
         (values_N,),

@@ -25,6 +25,11 @@ def test_rows_that_differ_by_a_constant_have_a_sure_difference():
     assert row_interval(np.full(256, 2.0)) == Interval(2.0, 2.0, 2.0, 256)
 
 
+def test_rows_that_differ_by_rounding_alone_are_equal():
+    found = row_interval(np.array([0.1, 0.1 + 2e-17, 0.7 - 0.6, 0.8 - 0.7]))
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
 def test_one_row_is_no_sample():
     assert row_interval(np.array([3.0])) == Interval(3.0, 3.0, 3.0, 1)
 
