@@ -5,6 +5,7 @@ Shapes: P rows of the batch; latents have any shape after the first axis.
 Differs from the papers: OmniRefiner names a "masked mse loss" and gives no formula; ``mask_weight`` is ours.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 Density = Literal["uniform", "logit_normal", "mode"]
 Prediction = Literal["velocity", "epsilon"]
-Weighting = Literal["none", "sigma_sqrt", "cosmap"]
+Weighting = Literal["none", "sigma_sqrt", "cosmap", "bell"]
 
 
 def sigma_from_uniform(
@@ -73,6 +74,7 @@ def level_weight(sigma_P: Tensor, weighting: Weighting) -> Tensor:
         none:        w = 1
         sigma_sqrt:  w = σ⁻²
         cosmap:      w = 2 / (π·(1 − 2σ + 2σ²))
+        bell:        w = (exp(−2·(σ − ½)²) − exp(−½)) / c,   c such that the mean over all σ in [0, 1] is 1
 
     Args:
         sigma_P: noise levels in (0, 1].
@@ -80,7 +82,8 @@ def level_weight(sigma_P: Tensor, weighting: Weighting) -> Tensor:
     Raises:
         ValueError: an unknown weighting.
 
-    Reference: Stable Diffusion 3, arXiv 2403.03206, section 3.1; diffusers ``compute_loss_weighting_for_sd3``.
+    Reference: Stable Diffusion 3, arXiv 2403.03206, section 3.1; diffusers ``compute_loss_weighting_for_sd3``. The bell
+        is DiffSynth-Studio's, with which DyRef, arXiv 2606.26947, was trained; its mean is 1 over its shifted levels.
 
     >>> level_weight(torch.tensor([0.5]), "cosmap")                                       # 2 / (π·½)
     tensor([1.2732])
@@ -92,7 +95,11 @@ def level_weight(sigma_P: Tensor, weighting: Weighting) -> Tensor:
             return sigma_P**-2.0
         case "cosmap":
             return 2 / (torch.pi * (1 - 2 * sigma_P + 2 * sigma_P**2))
-    raise ValueError(f"unknown weighting {weighting!r}: expected none, sigma_sqrt or cosmap")
+        case "bell":
+            lowest = math.exp(-0.5)
+            mean = math.sqrt(math.pi / 2) * math.erf(math.sqrt(0.5)) - lowest
+            return (torch.exp(-2 * (sigma_P - 0.5) ** 2) - lowest) / mean
+    raise ValueError(f"unknown weighting {weighting!r}: expected none, sigma_sqrt, cosmap or bell")
 
 
 def predicted_noise(velocity: Tensor, noisy: Tensor, sigma_P: Tensor) -> Tensor:

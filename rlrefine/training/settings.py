@@ -212,8 +212,8 @@ class SftSettings:
     """Move noise levels towards 1 as the model's own schedule does for this image size, or not."""
     prediction: Prediction = "velocity"
     """Measure the error of the velocity, or that of the noise, as models are trained that predict noise."""
-    weighting: Literal["none", "sigma_sqrt", "cosmap"] = "none"
-    """How much each noise level counts; the names are those of Stable Diffusion 3's training code."""
+    weighting: Literal["none", "sigma_sqrt", "cosmap", "bell"] = "none"
+    """How much each noise level counts: as Stable Diffusion 3's training code has it, or by a bell curve."""
     mask_weight: float = 1.0
     """How much more an error inside the mask counts than one outside."""
     guidance: float | dict[str, float] = 2.5

@@ -69,9 +69,26 @@ def test_weights_of_noise_levels_are_those_of_diffusers(name):
     torch.testing.assert_close(level_weight(sigma_P, name), compute_loss_weighting_for_sd3(name, sigma_P))
 
 
+def test_the_bell_is_highest_in_the_middle_and_nothing_at_both_ends():
+    weight = level_weight(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]), "bell")
+    # 0.2490937 is the mean of exp(-2(s - 1/2)^2) - exp(-1/2) over [0, 1]:
+    # (exp(-1/8) - exp(-1/2)) / 0.2490937 = 0.2759662 / 0.2490937, and (1 - exp(-1/2)) / 0.2490937
+    torch.testing.assert_close(weight, torch.tensor([0.0, 1.107881, 1.579604, 1.107881, 0.0]), atol=1e-5, rtol=0)
+
+
+def test_the_bell_is_that_of_diffsynth_up_to_a_factor():
+    """Its thousand points, shifted: exp(-2((t - 500) / 1000)^2), less its least value, scaled to the mean 1."""
+    sigma_P = torch.linspace(1, 0, 1001)[:-1]
+    shifted = 3 * sigma_P / (1 + 2 * sigma_P)
+    theirs = torch.exp(-2 * ((1000 * shifted - 500) / 1000) ** 2)
+    theirs = theirs - theirs.min()
+    ours = level_weight(shifted, "bell")
+    torch.testing.assert_close(ours / ours.mean(), theirs / theirs.mean(), atol=1e-4, rtol=0)
+
+
 def test_unknown_weighting_is_refused():
-    with pytest.raises(ValueError, match="expected none, sigma_sqrt or cosmap"):
-        level_weight(torch.tensor([0.5]), "bell")
+    with pytest.raises(ValueError, match="expected none, sigma_sqrt, cosmap or bell"):
+        level_weight(torch.tensor([0.5]), "gaussian")
 
 
 def test_the_exact_velocity_implies_the_noise():

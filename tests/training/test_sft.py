@@ -41,7 +41,7 @@ def test_a_detail_in_the_mask_counts_more(kontext_policy, experience_of, monkeyp
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "epsilon"])
-@pytest.mark.parametrize("weighting", ["none", "sigma_sqrt", "cosmap"])
+@pytest.mark.parametrize("weighting", ["none", "sigma_sqrt", "cosmap", "bell"])
 def test_every_form_of_the_supervised_loss_by_its_own_sum(kontext_policy, experience_of, prediction, weighting):
     kontext_policy.stage.begin("sft", 0, LORA)
     disturb(kontext_policy)
@@ -55,7 +55,12 @@ def test_every_form_of_the_supervised_loss_by_its_own_sum(kontext_policy, experi
     error = predicted - (noise - clean)
     if prediction == "epsilon":
         error = (1 - sigma) * error
-    weight = {"none": 1.0, "sigma_sqrt": sigma**-2, "cosmap": 2 / torch.pi / (1 - 2 * sigma + 2 * sigma**2)}[weighting]
+    weight = {
+        "none": 1.0,
+        "sigma_sqrt": sigma**-2,
+        "cosmap": 2 / torch.pi / (1 - 2 * sigma + 2 * sigma**2),
+        "bell": (torch.exp(-2 * (sigma - 0.5) ** 2) - 0.6065307) / 0.2490937,
+    }[weighting]
     assert output.loss.item() == pytest.approx((weight * error.square()).mean().item(), rel=1e-3)
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in kontext_policy.stage.parameters.values())
