@@ -5,7 +5,6 @@ from 1 to 6; rows and seeds are resampled together. ``OUT.json`` holds the means
 curves.
 """
 
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from rlrefine.data.build import open_rows
 from rlrefine.evaluation.arms import Evaluator, Table
 from rlrefine.evaluation.statistics import crossed_interval
 from rlrefine.evaluation.summary import interval_of, values_of
-from rlrefine.report.curves import COLOURS, INK
+from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
+from rlrefine.tables import markdown
 from rlrefine.training.engine import Engine
 from rlrefine.training.finished import finished_stage
 from rlrefine.training.progress import Reporter, reporting
@@ -85,7 +82,7 @@ def curve(runs: Sequence[Mapping[float, Table]]) -> dict[str, Any]:
 
 def table(found: Mapping[str, Any]) -> str:
     """The curve in Markdown: what is reached at each scale, and in brackets how far from the first it may be."""
-    lines = [[f"guidance of the {found['condition']}", *SHOWN.values()], ["---"] * (1 + len(SHOWN))]
+    lines = []
     for scale, measures in found["scales"].items():
         cells = []
         for name in SHOWN:
@@ -95,32 +92,22 @@ def table(found: Mapping[str, Any]) -> str:
             digits = 2 if "psnr" in name else 3
             cells.append(f"{entry['is']['mean']:.{digits}f} [{change.low:+.{digits}f}, {change.high:+.{digits}f}]")
         lines.append([scale, *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown([f"guidance of the {found['condition']}", *SHOWN.values()], lines)
 
 
-def figure(found: Mapping[str, Any]) -> str:
+def drawing(found: Mapping[str, Any]) -> str:
     """The curves as SVG text, one panel a measure."""
     scales = [float(scale) for scale in found["scales"]]
-    with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
-        drawn = Figure(figsize=(8.4, 2.4), layout="constrained")
-        drawn.patch.set_alpha(0)
-        panels = drawn.subplots(1, len(SHOWN), squeeze=False)[0]
+    with figure(8.4, 2.4, len(SHOWN)) as (drawn, panels):
         for axes, (name, title), colour in zip(panels, SHOWN.items(), COLOURS, strict=False):
             entries = [interval_of(measures[name]["is"]) for measures in found["scales"].values()]
-            axes.patch.set_alpha(0)
             axes.fill_between(scales, [e.low for e in entries], [e.high for e in entries], color=colour, alpha=0.15)
             axes.plot(scales, [e.mean for e in entries], "o-", color=colour, markersize=4, linewidth=1.4)
             axes.set_title(title.replace(" of ", "\nof ").replace(", ", ",\n"), color=INK, fontsize=8, loc="left")
             axes.set_xticks(scales)
-            axes.tick_params(colors=INK)
-            axes.grid(alpha=0.2, color=INK)
-            for side, spine in axes.spines.items():
-                spine.set_visible(side in ("left", "bottom"))
-                spine.set_color(INK)
+            plain(axes)
         drawn.supxlabel(f"guidance of the {found['condition']}", color=INK, fontsize=9)
-        text = io.StringIO()
-        drawn.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        return saved(drawn).decode()
 
 
 def main(out: Path, roots: Sequence[Path]) -> None:
@@ -132,7 +119,7 @@ def main(out: Path, roots: Sequence[Path]) -> None:
             report.say(f"{root}: {len(SCALES)} scales")
     found = curve(runs)
     write_text(out.with_suffix(".json"), json.dumps(found, indent=1) + "\n")
-    write_text(out.with_suffix(".svg"), figure(found))
+    write_text(out.with_suffix(".svg"), drawing(found))
     print(table(found), end="")
 
 

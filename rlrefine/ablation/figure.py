@@ -1,15 +1,11 @@
 """What a study found, as a forest plot that reads on light and dark pages."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from rlrefine.ablation.table import SURE
 from rlrefine.evaluation.summary import interval_of
-from rlrefine.report.curves import COLOURS, INK
+from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
 from rlrefine.report.table import COLUMNS
 
 
@@ -20,21 +16,15 @@ def forest(summary: Mapping[str, Any], reference: str) -> str:
     """
     entries = summary["against"][reference]
     names = [name for name in COLUMNS if all(name in measures for measures in entries.values())]
-    with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
-        figure = Figure(figsize=(8.4, 1.0 + 0.26 * len(entries)), layout="constrained")
-        figure.patch.set_alpha(0)
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    with figure(8.4, 1.0 + 0.26 * len(entries), len(names), sharey=True) as (drawn, panels):
         for axes, name, colour in zip(panels, names, COLOURS, strict=False):
             _panel(axes, {other: measures[name] for other, measures in entries.items()}, colour)
             axes.set_title(COLUMNS[name], color=INK, fontsize=9, loc="left")
-        figure.suptitle(f"difference to {reference}, 95 %", color=INK, fontsize=9, x=0.01, ha="left")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        drawn.suptitle(f"difference to {reference}, 95 %", color=INK, fontsize=9, x=0.01, ha="left")
+        return saved(drawn).decode()
 
 
 def _panel(axes: Any, entries: Mapping[str, Mapping[str, Any]], colour: str) -> None:
-    axes.patch.set_alpha(0)
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, entry in enumerate(entries.values()):
         found, sure = interval_of(entry), entry["p_holm"] < SURE
@@ -44,8 +34,4 @@ def _panel(axes: Any, entries: Mapping[str, Mapping[str, Any]], colour: str) -> 
         axes.plot(found.mean, place, "o", color=colour, markersize=5, markerfacecolor=colour if sure else "white")
     axes.set_yticks(range(len(entries)), list(entries))
     axes.set_ylim(len(entries) - 0.5, -0.5)
-    axes.tick_params(colors=INK)
-    axes.grid(axis="x", alpha=0.2, color=INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(INK)
+    plain(axes, sides=("bottom",), grid="x")

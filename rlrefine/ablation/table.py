@@ -7,6 +7,7 @@ from typing import Any
 
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.report.table import COLUMNS, PART
+from rlrefine.tables import columns, markdown
 
 SURE = 0.05
 MARK = "\\*"
@@ -36,7 +37,7 @@ def costs_table(summary: Mapping[str, Any]) -> str:
         for name, arm in summary["arms"].items()
         if "steps" in arm
     ]
-    return _markdown(head, rows)
+    return markdown(head, rows)
 
 
 def measures_of(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -90,7 +91,7 @@ def _detail(entry: Mapping[str, Any]) -> list[str]:
 def details_table(summary: Mapping[str, Any], reference: str) -> str:
     """The same in Markdown."""
     head = [f"− `{reference}`", *DETAILS[1:]]
-    return _markdown(head, [[f"`{arm}`", *cells] for arm, *cells in details(summary, reference)])
+    return markdown(head, [[f"`{arm}`", *cells] for arm, *cells in details(summary, reference)])
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
@@ -114,9 +115,7 @@ def in_columns(summary: Mapping[str, Any]) -> str:
     for reference in summary["against"]:
         rows = [[f"− {reference}", *DETAILS[1:]], *details(summary, reference)]
         rows = [[cell.replace(MARK, "*") for cell in row] for row in rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-        blocks.append("\n".join(line.rstrip() for line in lines))
+        blocks.append(columns(rows, left=None))
     return "\n\n".join([*blocks, NOTE.replace(MARK, "*").rstrip()])
 
 
@@ -126,7 +125,7 @@ def differences_table(summary: Mapping[str, Any], reference: str) -> str:
     names = [name for name in COLUMNS if any(name in measures for measures in entries.values())]
     rows = [[f"`{other}`", *(_cell(measures.get(name)) for name in names)] for other, measures in entries.items()]
     titles = measures_of(summary)
-    return _markdown([f"− `{reference}`", *(titles[name] for name in names)], rows)
+    return markdown([f"− `{reference}`", *(titles[name] for name in names)], rows)
 
 
 def values_table(summary: Mapping[str, Any]) -> str:
@@ -134,7 +133,7 @@ def values_table(summary: Mapping[str, Any]) -> str:
     arms = summary["arms"]
     names = [name for name in COLUMNS if all(name in arm["measures"] for arm in arms.values())]
     rows = [[f"`{arm}`", *(_plain(name, entry["measures"][name]) for name in names)] for arm, entry in arms.items()]
-    return _markdown(["arm", *(COLUMNS[name] for name in names)], rows)
+    return markdown(["arm", *(COLUMNS[name] for name in names)], rows)
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -162,8 +161,3 @@ def _plain(name: str, entry: Mapping[str, Any]) -> str:
 def _listed(values: Sequence[int]) -> str:
     """One number where all seeds have the same."""
     return ", ".join(f"{value:,}" for value in (values if len(set(values)) > 1 else values[:1]))
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -103,7 +103,7 @@ def points(both: Any) -> tuple[Any, Any]:
 
 def shown(summary: dict[str, Any]) -> str:
     """A line for each scorer, and what has to be known below it."""
-    from rlrefine.score.render import columns
+    from rlrefine.tables import columns
 
     alone = summary["without_partner"]
     head = f"{summary['edited']} against {summary['real']}: {summary['pairs']} pairs"

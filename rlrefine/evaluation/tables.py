@@ -5,7 +5,8 @@ from math import floor, log10
 from typing import Any
 
 from rlrefine.evaluation.scorers import NO_WEIGHTS
-from rlrefine.score.render import columns
+from rlrefine.tables import columns
+from rlrefine.tables import markdown as in_markdown
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 
@@ -37,14 +38,14 @@ def table(summary: Mapping[str, Any]) -> list[list[str]]:
 def text(summary: Mapping[str, Any]) -> str:
     """For the terminal."""
     rows = table(summary)
-    parts = [head(summary), columns(rows, left=range(len(rows[0]))), *finals(summary), *notes(summary)]
+    parts = [head(summary), columns(rows, left=None), *finals(summary), *notes(summary)]
     return "\n\n".join([*parts, *(columns(divided, left=(0, 1)) for divided in _divisions(summary))])
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The same for a page."""
-    parts = [head(summary), _markdown(table(summary)), *finals(summary), *notes(summary)]
-    return "\n\n".join([*parts, *(_markdown(divided) for divided in _divisions(summary))]) + "\n"
+    parts = [head(summary), _in_markdown(table(summary)), *finals(summary), *notes(summary)]
+    return "\n\n".join([*parts, *(_in_markdown(divided) for divided in _divisions(summary))]) + "\n"
 
 
 def head(summary: Mapping[str, Any]) -> str:
@@ -128,6 +129,5 @@ def _divisions(summary: Mapping[str, Any]) -> Iterator[list[list[str]]]:
         yield lines
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '∣') for cell in line)} |" for line in lines)
+def _in_markdown(rows: Sequence[Sequence[str]]) -> str:
+    return in_markdown(rows[0], rows[1:]).rstrip("\n")

@@ -1,14 +1,9 @@
 """Curves of a run, drawn so that they read on light and dark pages."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
-INK = "#7a8290"
-COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6")
+from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
 
 FAILED = "failed_frac/"
 
@@ -21,11 +16,7 @@ def curve(records: Records, names: Sequence[str], title: str) -> str | None:
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None
-    with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
-        figure = Figure(figsize=(4.4, 2.5), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
+    with figure(4.4, 2.5) as (drawn, (axes,)):
         for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
             steps, values = zip(*points, strict=True)
             axes.plot(
@@ -38,17 +29,10 @@ def curve(records: Records, names: Sequence[str], title: str) -> str | None:
                 markersize=3,
             )
         axes.set_title(title, color=INK, fontsize=10, loc="left")
-        axes.tick_params(colors=INK)
-        axes.grid(alpha=0.2, color=INK)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(INK)
+        plain(axes)
         if len(lines) > 1:
             axes.legend(frameon=False, labelcolor=INK, fontsize=8)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        return saved(drawn).decode()
 
 
 FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -1,14 +1,11 @@
 """Pairs of scores as points, drawn so that they read on light and dark pages."""
 
-import io
 from collections.abc import Mapping
 from typing import Literal
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from rlrefine.report.curves import COLOURS, INK
+from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
 
 
 def scatter(
@@ -22,12 +19,8 @@ def scatter(
         panels: title → x and y of the points, at least two of which differ in x.
         axes_names: of x and y.
     """
-    with matplotlib.rc_context({"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}):
-        figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
-        figure.patch.set_alpha(0)
-        places = figure.subplots(1, len(panels), squeeze=False)[0]
+    with figure(3.6 * len(panels), 3.4, len(panels)) as (drawn, places):
         for axes, (title, (x_N, y_N)) in zip(places, panels.items(), strict=True):
-            axes.patch.set_alpha(0)
             axes.plot(x_N, y_N, "o", color=COLOURS[0], markersize=4, alpha=0.7)
             slope, offset = np.polyfit(x_N, y_N, 1)
             ends = np.array([x_N.min(), x_N.max()])
@@ -35,11 +28,5 @@ def scatter(
             axes.set_title(title, color=INK, fontsize=10, loc="left")
             axes.set_xlabel(axes_names[0], color=INK)
             axes.set_ylabel(axes_names[1], color=INK)
-            axes.tick_params(colors=INK)
-            axes.grid(alpha=0.2, color=INK)
-            for side, spine in axes.spines.items():
-                spine.set_visible(side in ("left", "bottom"))
-                spine.set_color(INK)
-        content = io.BytesIO()
-        figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    return content.getvalue()
+            plain(axes)
+        return saved(drawn, kind)

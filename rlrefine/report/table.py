@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of, summarize
+from rlrefine.tables import columns as in_columns
+from rlrefine.tables import markdown as in_markdown
 
 COLUMNS = {
     "psnr_in_mask": "PSNR inside mask, dB",
@@ -25,7 +27,7 @@ def render(summary: Mapping[str, Any]) -> str:
     """Lay a summary out in columns of equal width."""
     count = next(iter(next(iter(summary["arms"].values())).values()))["n"]
     seeds = f", seeds: {summary['seeds']}" if "seeds" in summary else ""
-    tables = [_in_columns(body(summary, columns)) for columns in blocks(summary)]
+    tables = [in_columns(body(summary, columns), left=None) for columns in blocks(summary)]
     return "\n".join([f"held-out rows: {count}{seeds}, mean [95 % interval]", "\n\n".join(tables)])
 
 
@@ -34,8 +36,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     tables = []
     for columns in blocks(summary):
         head, *rows = body(summary, columns)
-        lines = [head, ["---"] * len(head), *([f"`{row[0]}`", *row[1:]] if any(row[1:]) else row for row in rows)]
-        tables.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        tables.append(in_markdown(head, [[f"`{row[0]}`", *row[1:]] if any(row[1:]) else row for row in rows]))
     return "\n".join(tables)
 
 
@@ -57,13 +58,6 @@ def body(summary: Mapping[str, Any], columns: Mapping[str, str]) -> list[list[st
     for pair in shown_pairs(list(arms)):
         rows.append([f"{pair[0]} − {pair[1]}", *(_cell(paired[f"{pair[0]}-{pair[1]}"].get(name)) for name in columns)])
     return rows
-
-
-def _in_columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def shown_pairs(arms: Sequence[str]) -> list[tuple[str, str]]:

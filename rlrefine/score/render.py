@@ -1,10 +1,11 @@
 """Findings for people: tables, histograms of block characters, and what to take care of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rlrefine.score.findings import Finding, Findings
 from rlrefine.score.measuring import Preference
 from rlrefine.score.statistics import PERCENTILES, Distribution
+from rlrefine.tables import columns
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ALIKE = 0.95  # correlation above which two rewards say about the same
@@ -106,18 +107,6 @@ def _agreement(findings: Findings) -> str:
         numbers = ["-" if value is None else f"{value:+.2f}" for value in (pair.pearson, pair.spearman)]
         lines.append([f"{pair.first} – {pair.second}", *numbers, str(pair.n)])
     return columns(lines) if pairs else ""
-
-
-def columns(lines: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """Cells under each other: words to the left, numbers to the right."""
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies.guidance import SCALES, SHOWN, curve, figure, table
+from studies.guidance import SCALES, SHOWN, curve, drawing, table
 
 
 @pytest.fixture
@@ -33,4 +33,4 @@ def test_the_table_and_the_figure_show_every_scale(found):
     assert len(head.split("|")) == len(SHOWN) + 3
     assert lines[2].startswith("| 3 | 7.150 [+0.000, +0.200] |")
     assert [line.split("|")[1].strip() for line in lines] == ["1", "2", "3", "4", "5", "6"]
-    assert figure(found).count('<g id="axes_') == len(SHOWN)
+    assert drawing(found).count('<g id="axes_') == len(SHOWN)
