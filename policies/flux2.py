@@ -94,7 +94,10 @@ class Flux2:
         """
         pipeline = load_pipeline(KINDS[settings.pipeline], settings, precision, called="FLUX.2")
         device = torch.device(device)
-        place_parts(pipeline.transformer, (pipeline.vae, pipeline.text_encoder), settings, device, called=network)
+        place_parts(
+            pipeline.transformer, (pipeline.vae, pipeline.text_encoder), device, called=network,
+            offload_encoders=settings.offload_encoders, quantize=settings.quantize,
+        )  # fmt: skip
         return cls(pipeline, settings, device, autocast=precision == "bf16" and settings.lora is None)
 
     @property

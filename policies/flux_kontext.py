@@ -14,21 +14,19 @@ the code of its authors; with several references the latter goes on counting, wh
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import FluxKontextPipeline
 from torch import Tensor, nn
 
-from policies.checkpoints import check_checkpoint, unavailable
 from policies.errors import PolicyError
 from policies.flux_attention import restricted_mask
 from policies.flux_conditioning import FluxConditioning
 from policies.flux_positions import image_positions, masked_positions
 from policies.layouts import MixedLayouts, encoded, in_calls, restored
-from policies.memory import HOME, quantize_blocks, tiled, visiting
-from policies.registry import EMBEDDED
+from policies.loading import load_pipeline, place_parts
+from policies.memory import tiled, visiting
 from policies.schedule import FlowSchedule, resolution_shift
 from policies.settings import FluxKontextSettings, Guidance, Precision
 from policies.weights import StageWeights, WeightSet
@@ -37,7 +35,6 @@ ADAPTER_TARGETS = (
     r"(single_)?transformer_blocks\.\d+\."
     r"(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)"
 )
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class FluxKontext:
@@ -86,28 +83,14 @@ class FluxKontext:
         Raises:
             PolicyError: it cannot be reached, or is not a FLUX.1-Kontext.
         """
-        check_checkpoint(settings.checkpoint, settings.revision, FluxKontextPipeline.__name__, EMBEDDED)
-        frozen, half = DTYPES[precision], precision == "bf16"
-        dtypes = {"transformer": frozen if settings.lora else torch.float32, "default": frozen}
-        place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint).expanduser())
-        source = str(place) if place.is_dir() else settings.checkpoint
-        try:
-            pipeline = FluxKontextPipeline.from_pretrained(source, revision=settings.revision, dtype=dtypes)
-        except (OSError, ValueError) as error:
-            if place.is_dir():
-                raise PolicyError(f"policy.checkpoint: cannot load {place} as FLUX.1-Kontext: {error}") from error
-            reason = f"its files cannot be loaded: {error}"
-            raise unavailable(settings.checkpoint, reason, FluxKontextPipeline.__name__, EMBEDDED) from error
+        pipeline = load_pipeline(FluxKontextPipeline, settings, precision, called="FLUX.1-Kontext")
         device = torch.device(device)
-        if settings.quantize is not None and network:
-            quantize_blocks(pipeline.transformer, settings.quantize, device)
-        pipeline.transformer.to(device if network else HOME)
         encoders = (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
-        for part in encoders:
-            part.to(HOME if settings.offload_encoders else device)
-        for part in (pipeline.transformer, *encoders):
-            part.requires_grad_(False).eval()
-        return cls(pipeline, settings, device, autocast=half and settings.lora is None)
+        place_parts(
+            pipeline.transformer, encoders, device, called=network,
+            offload_encoders=settings.offload_encoders, quantize=settings.quantize,
+        )  # fmt: skip
+        return cls(pipeline, settings, device, autocast=precision == "bf16" and settings.lora is None)
 
     @property
     def device(self) -> torch.device:

@@ -16,20 +16,18 @@ k-diffusion's is not known.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from torch import Tensor, nn
 
-from policies.checkpoints import check_checkpoint, unavailable
 from policies.diffusion_schedule import DiffusionSchedule
 from policies.errors import PolicyError
 from policies.guidance import branch_weights, guided, scales_of
-from policies.memory import HOME, tiled, visiting
+from policies.loading import load_pipeline, place_parts
+from policies.memory import tiled, visiting
 from policies.pix2pix_conditioning import Pix2PixConditioning
-from policies.registry import EMBEDDED
 from policies.schedule import unit_variance, velocity_from_epsilon
 from policies.settings import Guidance, InstructPix2PixSettings, Precision
 from policies.visual_prompt import PromptedUNet
@@ -37,7 +35,6 @@ from policies.weights import StageWeights, WeightSet
 
 ADAPTER_TARGETS = r"(.*\.)?attn[12]\.(to_[qkv]|to_out\.0)"
 TRAINED_WHOLE = r"(unet\.conv_in|visual_prompt)\..+"
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class InstructPix2Pix:
@@ -99,28 +96,14 @@ class InstructPix2Pix:
         Raises:
             PolicyError: it cannot be reached, or is not an InstructPix2Pix.
         """
-        kind = StableDiffusionInstructPix2PixPipeline
-        check_checkpoint(settings.checkpoint, settings.revision, kind.__name__, EMBEDDED)
-        frozen, half = DTYPES[precision], precision == "bf16"
-        dtypes = {"unet": frozen if settings.lora else torch.float32, "default": frozen}
-        place = EMBEDDED.get(settings.checkpoint, Path(settings.checkpoint).expanduser())
-        source = str(place) if place.is_dir() else settings.checkpoint
         without: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        try:
-            pipeline = kind.from_pretrained(source, revision=settings.revision, dtype=dtypes, **without)
-        except (OSError, ValueError) as error:
-            if place.is_dir():
-                raise PolicyError(f"policy.checkpoint: cannot load {place} as InstructPix2Pix: {error}") from error
-            reason = f"its files cannot be loaded: {error}"
-            raise unavailable(settings.checkpoint, reason, kind.__name__, EMBEDDED) from error
-        device = torch.device(device)
-        pipeline.unet.to(device if network else HOME)
-        encoders = (pipeline.vae, pipeline.text_encoder)
-        for part in encoders:
-            part.to(HOME if settings.offload_encoders else device)
-        for part in (pipeline.unet, *encoders):
-            part.requires_grad_(False).eval()
-        return cls(pipeline, settings, device, autocast=half and settings.lora is None)
+        pipeline = load_pipeline(
+            StableDiffusionInstructPix2PixPipeline, settings, precision,
+            called="InstructPix2Pix", network="unet", **without,
+        )  # fmt: skip
+        device, encoders = torch.device(device), (pipeline.vae, pipeline.text_encoder)
+        place_parts(pipeline.unet, encoders, device, called=network, offload_encoders=settings.offload_encoders)
+        return cls(pipeline, settings, device, autocast=precision == "bf16" and settings.lora is None)
 
     @property
     def device(self) -> torch.device:

@@ -97,7 +97,10 @@ class QwenImageEditPlus:
         """
         pipeline = load_pipeline(QwenImageEditPlusPipeline, settings, precision, called="Qwen-Image-Edit-Plus")
         device = torch.device(device)
-        place_parts(pipeline.transformer, (pipeline.vae, pipeline.text_encoder), settings, device, called=network)
+        place_parts(
+            pipeline.transformer, (pipeline.vae, pipeline.text_encoder), device, called=network,
+            offload_encoders=settings.offload_encoders, quantize=settings.quantize,
+        )  # fmt: skip
         return cls(pipeline, settings, device, autocast=precision == "bf16" and settings.lora is None)
 
     @property

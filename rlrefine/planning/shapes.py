@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from policies.loading import DTYPES
 from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
 from rlrefine.planning.configs import Configs, NoTokens, Shape, assumption, find_configs, numbers
 from rlrefine.planning.multi_shapes import flux2, qwen_image_edit_plus
@@ -59,7 +60,7 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-    from policies.flux_kontext import DTYPES, FluxKontext
+    from policies.flux_kontext import FluxKontext
 
     found = find_configs(settings.checkpoint, settings.revision, list(FLUX_KONTEXT_DEV))
     configs = found or FLUX_KONTEXT_DEV
@@ -91,7 +92,7 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
     from diffusers.schedulers import DDIMScheduler, EulerAncestralDiscreteScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from policies.instruct_pix2pix import DTYPES, InstructPix2Pix
+    from policies.instruct_pix2pix import InstructPix2Pix
 
     found = find_configs(settings.checkpoint, settings.revision, list(INSTRUCT_PIX2PIX))
     configs = found or INSTRUCT_PIX2PIX
