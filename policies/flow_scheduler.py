@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 
 from policies.errors import PolicyError
-from policies.schedule import shift_sigma, sigma_schedule
+from policies.schedule import resolution_shift, shift_sigma, sigma_schedule
 
 USUAL_STEPS = 50  # of FLUX.2's rollouts, as diffusers makes them
+
+ANCHORS = {
+    "base_tokens": "base_image_seq_len", "max_tokens": "max_image_seq_len",
+    "base_shift": "base_shift", "max_shift": "max_shift",
+}  # fmt: skip
+"""What ``resolution_shift`` calls what a scheduler's configuration says."""
+
+
+def configured_shift(scheduler: Any, tokens: int) -> float:
+    """``resolution_shift`` of an image of ``tokens`` packed tokens, through the anchors that a scheduler says."""
+    said = {ours: scheduler.config[theirs] for ours, theirs in ANCHORS.items() if theirs in scheduler.config}
+    return resolution_shift(tokens, **said)
 
 
 def empirical_shift(tokens: int, steps: int) -> float:

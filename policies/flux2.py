@@ -25,9 +25,11 @@ from policies.errors import PolicyError
 from policies.flow_scheduler import EmpiricalSchedule, check_flow_scheduler
 from policies.flux2_conditioning import Flux2Conditioning, prompt_positions, token_positions
 from policies.guidance import branch_weights, guided, scales_of
+from policies.image_area import check_sides
 from policies.layouts import MixedLayouts, encoded, in_calls, restored
 from policies.loading import load_pipeline, place_parts
-from policies.memory import tiled, visiting
+from policies.memory import tiled, visits
+from policies.packed_tokens import PackedTokens
 from policies.settings import Flux2Settings, Guidance, Precision
 from policies.weights import StageWeights, WeightSet
 
@@ -66,6 +68,8 @@ class Flux2:
         self.pipeline: Any = pipeline
         self.settings, self.autocast = settings, autocast
         self._device = torch.device(device)
+        self.tokens = PackedTokens.of(pipeline)
+        self._present = visits(self._device, offloaded=settings.offload_encoders)
         self.trained: nn.Module = self.pipeline.transformer
         self.config = self.pipeline.transformer.config
         self.dtype: torch.dtype = self.pipeline.transformer.dtype  # asked before adapters and engines wrap it
@@ -107,7 +111,7 @@ class Flux2:
     @property
     def token_side(self) -> int:
         """Pixels on each side of what one packed token holds: two latents."""
-        return 2 * self.pipeline.vae_scale_factor
+        return self.tokens.side
 
     def weights(self, which: WeightSet) -> AbstractContextManager[None]:
         return self.stage.use(which)
@@ -160,7 +164,7 @@ class Flux2:
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> Tensor:
         """Images ``[P, 3, H, W]`` in [0, 1] to packed latents ``[P, L, D]``."""
-        self._check_size(tuple(images.shape[2:]))
+        check_sides(tuple(images.shape[2:]), self.token_side)
         images = (2 * images.to(self.device) - 1).to(self.pipeline.vae.dtype)
         with self._present(self.pipeline.vae):
             latents = self.pipeline._encode_vae_image(images, generator=None)
@@ -170,7 +174,7 @@ class Flux2:
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
         """Packed latents ``[B, L, D]`` to images ``[B, 3, H, W]`` in [0, 1]."""
         vae, scale = self.pipeline.vae, self.pipeline.vae_scale_factor
-        grid = latents.transpose(1, 2).unflatten(2, (size[0] // self.token_side, size[1] // self.token_side))
+        grid = latents.transpose(1, 2).unflatten(2, self.tokens.grid(size))
         statistics = vae.bn.running_mean, (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
         mean, spread = (each.to(grid).reshape(1, -1, 1, 1) for each in statistics)
         unpacked = self.pipeline._unpatchify_latents(grid * spread + mean).to(vae.dtype)
@@ -239,11 +243,10 @@ class Flux2:
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""
-        return nn.functional.avg_pool2d(masks, self.token_side).flatten(1).unsqueeze(2)
+        return self.tokens.latent_mask(masks)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        self._check_size(size)
-        return (size[0] // self.token_side) * (size[1] // self.token_side), self.config.in_channels
+        return self.tokens.latent_shape(size)
 
     def schedule(self, size: tuple[int, int]) -> EmpiricalSchedule:
         return EmpiricalSchedule(self.latent_shape(size)[0])
@@ -257,10 +260,6 @@ class Flux2:
             text_encoder_out_layers=self.settings.layers,
         )
         return words
-
-    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
-        """Encoders on the device, for as long as they are used if they live elsewhere."""
-        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         for prompt in dict.fromkeys(prompts):
@@ -284,13 +283,6 @@ class Flux2:
             )
         tokenizer = getattr(reader, "tokenizer", reader)  # of dev's processor, which reads pictures too
         return len(tokenizer(text, add_special_tokens=not dev, verbose=False)["input_ids"])
-
-    def _check_size(self, size: tuple[int, ...]) -> None:
-        side = self.token_side
-        if size[0] % side or size[1] % side:
-            raise PolicyError(
-                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {side} for this model"
-            )
 
 
 def _check_variant(pipeline: Any, settings: Flux2Settings) -> None:

@@ -21,13 +21,16 @@ from diffusers import FluxKontextPipeline
 from torch import Tensor, nn
 
 from policies.errors import PolicyError
+from policies.flow_scheduler import configured_shift
 from policies.flux_attention import restricted_mask
 from policies.flux_conditioning import FluxConditioning
 from policies.flux_positions import image_positions, masked_positions
+from policies.image_area import check_sides
 from policies.layouts import MixedLayouts, encoded, in_calls, restored
 from policies.loading import load_pipeline, place_parts
-from policies.memory import tiled, visiting
-from policies.schedule import FlowSchedule, resolution_shift
+from policies.memory import tiled, visits
+from policies.packed_tokens import PackedTokens
+from policies.schedule import FlowSchedule
 from policies.settings import FluxKontextSettings, Guidance, Precision
 from policies.weights import StageWeights, WeightSet
 
@@ -57,6 +60,8 @@ class FluxKontext:
     ) -> None:
         self.pipeline, self.settings, self.autocast = pipeline, settings, autocast
         self._device = torch.device(device)
+        self.tokens = PackedTokens.of(pipeline)
+        self._present = visits(self._device, offloaded=settings.offload_encoders)
         self.trained: nn.Module = pipeline.transformer
         self.config = pipeline.transformer.config
         self.dtype: torch.dtype = pipeline.transformer.dtype  # asked before adapters and engines wrap it
@@ -99,7 +104,7 @@ class FluxKontext:
     @property
     def token_side(self) -> int:
         """Pixels on each side of what one packed token holds: two latents."""
-        return 2 * self.pipeline.vae_scale_factor
+        return self.tokens.side
 
     def weights(self, which: WeightSet) -> AbstractContextManager[None]:
         return self.stage.use(which)
@@ -155,7 +160,8 @@ class FluxKontext:
         if self.settings.position_ids == "mask":
             ids = masked_positions(masks, layout, self.token_side)
         else:
-            ids = torch.cat([image_positions(self._grid(size), first) for first, size in enumerate(layout, start=1)])
+            grids = map(self.tokens.grid, layout)
+            ids = torch.cat([image_positions(grid, first) for first, grid in enumerate(grids, start=1)])
         return FluxConditioning(
             prompt=prompt,
             pooled=pooled,
@@ -170,7 +176,7 @@ class FluxKontext:
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> Tensor:
         """Images ``[P, 3, H, W]`` in [0, 1] to packed latents ``[P, L, D]``."""
-        self._check_size(tuple(images.shape[2:]))
+        check_sides(tuple(images.shape[2:]), self.token_side)
         images = (2 * images.to(self.device) - 1).to(self.pipeline.vae.dtype)
         encode_image: Any = self.pipeline._encode_vae_image
         with self._present(self.pipeline.vae):
@@ -236,7 +242,7 @@ class FluxKontext:
                 pooled_projections=pooled,
                 encoder_hidden_states=prompt,
                 txt_ids=torch.zeros(prompt.shape[1], 3, device=latents.device),
-                img_ids=torch.cat([image_positions(self._grid(conditioning.size), 0).to(image_ids), image_ids]),
+                img_ids=torch.cat([image_positions(self.tokens.grid(conditioning.size), 0).to(image_ids), image_ids]),
                 joint_attention_kwargs=self._attention(prompt.shape[1] + tokens, conditioning.layout[1:]),
                 return_dict=False,
             )[0]
@@ -246,16 +252,15 @@ class FluxKontext:
         """What the attention layers are told beyond their inputs; nothing where all tokens see each other."""
         if self.settings.attention == "full":
             return None
-        lengths = [rows * columns for rows, columns in map(self._grid, layout)]
+        lengths = [rows * columns for rows, columns in map(self.tokens.grid, layout)]
         return {"attention_mask": restricted_mask(prompt_and_noisy, lengths, self.device)}
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""
-        return nn.functional.avg_pool2d(masks, self.token_side).flatten(1).unsqueeze(2)
+        return self.tokens.latent_mask(masks)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        self._check_size(size)
-        return (size[0] // self.token_side) * (size[1] // self.token_side), self.config.in_channels
+        return self.tokens.latent_shape(size)
 
     def schedule(self, size: tuple[int, int]) -> FlowSchedule:
         return FlowSchedule(self.noise_shift(size))
@@ -265,22 +270,7 @@ class FluxKontext:
 
     def noise_shift(self, size: tuple[int, int]) -> float:
         """The shift μ of noise levels for images of (height, width)."""
-        scheduler = self.pipeline.scheduler.config
-        return resolution_shift(
-            self.latent_shape(size)[0],
-            base_tokens=scheduler.get("base_image_seq_len", 256),
-            max_tokens=scheduler.get("max_image_seq_len", 4096),
-            base_shift=scheduler.get("base_shift", 0.5),
-            max_shift=scheduler.get("max_shift", 1.15),
-        )
-
-    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens of an image."""
-        return size[0] // self.token_side, size[1] // self.token_side
-
-    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
-        """Encoders on the device, for as long as they are used if they live elsewhere."""
-        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
+        return configured_shift(self.pipeline.scheduler, self.latent_shape(size)[0])
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         tokenizer: Any = self.pipeline.tokenizer_2
@@ -291,10 +281,3 @@ class FluxKontext:
                     f"the prompt {prompt!r} has {length} tokens, and policy.prompt_tokens is "
                     f"{self.settings.prompt_tokens}; set it to the longest prompt's, at most 512"
                 )
-
-    def _check_size(self, size: tuple[int, ...]) -> None:
-        side = self.token_side
-        if size[0] % side or size[1] % side:
-            raise PolicyError(
-                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {side} for this model"
-            )

@@ -2,6 +2,8 @@
 
 import math
 
+from policies.errors import PolicyError
+
 MULTIPLE = 32  # of both sides, in pixels; every token of the models here fits into it
 
 
@@ -17,3 +19,18 @@ def of_area(size: tuple[int, int], pixels: int) -> tuple[int, int]:
     width = math.sqrt(pixels * ratio)
     height = width / ratio
     return max(MULTIPLE, round(height / MULTIPLE) * MULTIPLE), max(MULTIPLE, round(width / MULTIPLE) * MULTIPLE)
+
+
+def check_sides(size: tuple[int, ...], multiple: int) -> None:
+    """See that an image of (height, width) can be cut into squares.
+
+    Args:
+        multiple: pixels on each side of a square.
+
+    Raises:
+        PolicyError: it cannot.
+    """
+    if size[0] % multiple or size[1] % multiple:
+        raise PolicyError(
+            f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {multiple} for this model"
+        )

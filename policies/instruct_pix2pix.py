@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from policies.diffusion_schedule import DiffusionSchedule
 from policies.errors import PolicyError
 from policies.guidance import branch_weights, guided, scales_of
+from policies.image_area import check_sides
 from policies.loading import load_pipeline, place_parts
-from policies.memory import tiled, visiting
+from policies.memory import tiled, visits
 from policies.pix2pix_conditioning import Pix2PixConditioning
 from policies.schedule import unit_variance, velocity_from_epsilon
 from policies.settings import Guidance, InstructPix2PixSettings, Precision
@@ -61,6 +62,7 @@ class InstructPix2Pix:
     ) -> None:
         self.pipeline, self.settings, self.autocast = pipeline, settings, autocast
         self._device = torch.device(device)
+        self._present = visits(self._device, offloaded=settings.offload_encoders)
         unet: Any = pipeline.unet
         self.channels: int = pipeline.vae.config["latent_channels"]
         if unet.config.in_channels != 2 * self.channels:
@@ -164,7 +166,7 @@ class InstructPix2Pix:
     @torch.no_grad()
     def _latents(self, images: Tensor) -> Tensor:
         """The most likely latents of images, not scaled, as InstructPix2Pix is shown them."""
-        self._check_size(tuple(images.shape[2:]))
+        check_sides(tuple(images.shape[2:]), self.latent_side)
         vae = self.pipeline.vae
         with self._present(vae):
             found: Any = vae.encode((2 * images.to(self.device) - 1).to(vae.dtype))
@@ -225,15 +227,11 @@ class InstructPix2Pix:
         return nn.functional.avg_pool2d(masks, self.latent_side)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        self._check_size(size)
+        check_sides(size, self.latent_side)
         return self.channels, size[0] // self.latent_side, size[1] // self.latent_side
 
     def schedule(self, size: tuple[int, int]) -> DiffusionSchedule:
         return DiffusionSchedule(self.pipeline.scheduler)
-
-    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
-        """Encoders on the device, for as long as they are used if they live elsewhere."""
-        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
 
     def _check_images(self, images: Sequence[Sequence[Tensor]]) -> None:
         sizes = {tuple(image.shape[1:]) for row in images for image in row}
@@ -253,10 +251,3 @@ class InstructPix2Pix:
                     f"the prompt {prompt!r} has {length} tokens, and this model's text encoder reads "
                     f"{tokenizer.model_max_length}; make it shorter"
                 )
-
-    def _check_size(self, size: tuple[int, ...]) -> None:
-        side = self.latent_side
-        if size[0] % side or size[1] % side:
-            raise PolicyError(
-                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {side} for this model"
-            )

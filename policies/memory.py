@@ -1,7 +1,8 @@
 """Fit a large model on one device: parts that visit it, images decoded in tiles, frozen weights in 8 bits."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,6 +39,15 @@ def visiting(device: torch.device, *parts: nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             part.to(HOME)
+
+
+def visits(device: torch.device, *, offloaded: bool) -> Callable[..., AbstractContextManager[None]]:
+    """What brings parts to the device for as long as they are used: ``visiting`` if they live elsewhere, else nothing.
+
+    Args:
+        offloaded: whether they live in host memory.
+    """
+    return partial(visiting, device) if offloaded else lambda *parts: nullcontext()
 
 
 @contextmanager

@@ -24,15 +24,15 @@ import torch
 from diffusers import QwenImageEditPlusPipeline
 from torch import Tensor, nn
 
-from policies.errors import PolicyError
-from policies.flow_scheduler import TerminalSchedule, check_flow_scheduler
+from policies.flow_scheduler import TerminalSchedule, check_flow_scheduler, configured_shift
 from policies.guidance import branch_weights, of_length, predictions, scales_of
-from policies.image_area import of_area
+from policies.image_area import check_sides, of_area
 from policies.layouts import MixedLayouts, encoded, in_calls, restored
 from policies.loading import load_pipeline, place_parts
-from policies.memory import tiled_by_stride, visiting
+from policies.memory import tiled_by_stride, visits
+from policies.packed_tokens import PackedTokens
 from policies.qwen_conditioning import QwenConditioning, Read, one_after_the_other
-from policies.schedule import FlowSchedule, Schedule, resolution_shift
+from policies.schedule import FlowSchedule, Schedule
 from policies.settings import Guidance, Precision, QwenImageEditPlusSettings
 from policies.weights import StageWeights, WeightSet
 
@@ -69,6 +69,8 @@ class QwenImageEditPlus:
         self.pipeline: Any = pipeline
         self.settings, self.autocast = settings, autocast
         self._device = torch.device(device)
+        self.tokens = PackedTokens.of(pipeline)
+        self._present = visits(self._device, offloaded=settings.offload_encoders)
         self.trained: nn.Module = self.pipeline.transformer
         self.config = self.pipeline.transformer.config
         self.dtype: torch.dtype = self.pipeline.transformer.dtype  # asked before adapters and engines wrap it
@@ -110,7 +112,7 @@ class QwenImageEditPlus:
     @property
     def token_side(self) -> int:
         """Pixels on each side of what one packed token holds: two latents."""
-        return 2 * self.pipeline.vae_scale_factor
+        return self.tokens.side
 
     def weights(self, which: WeightSet) -> AbstractContextManager[None]:
         return self.stage.use(which)
@@ -172,7 +174,7 @@ class QwenImageEditPlus:
     @torch.no_grad()
     def encode_target(self, images: Tensor) -> Tensor:
         """Images ``[P, 3, H, W]`` in [0, 1] to packed latents ``[P, L, D]``."""
-        self._check_size(tuple(images.shape[2:]))
+        check_sides(tuple(images.shape[2:]), self.token_side)
         return self._packed(2 * images - 1)
 
     def _packed(self, images: Tensor) -> Tensor:
@@ -247,7 +249,7 @@ class QwenImageEditPlus:
     ) -> Tensor:
         """One call of the network, for rows of one layout."""
         count, tokens, _ = latents.shape
-        grids = [(1, height // self.token_side, width // self.token_side) for height, width in layout]
+        grids = [(1, *self.tokens.grid(size)) for size in layout]
         prediction = self.trained(
             hidden_states=torch.cat([latents.to(self.dtype), images.to(self.dtype)], dim=1),
             timestep=sigma.to(self.dtype),
@@ -260,31 +262,12 @@ class QwenImageEditPlus:
 
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""
-        return nn.functional.avg_pool2d(masks, self.token_side).flatten(1).unsqueeze(2)
+        return self.tokens.latent_mask(masks)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        self._check_size(size)
-        return (size[0] // self.token_side) * (size[1] // self.token_side), self.config.in_channels
+        return self.tokens.latent_shape(size)
 
     def schedule(self, size: tuple[int, int]) -> Schedule:
-        scheduler = self.pipeline.scheduler.config
-        mu = resolution_shift(
-            self.latent_shape(size)[0],
-            base_tokens=scheduler.get("base_image_seq_len", 256),
-            max_tokens=scheduler.get("max_image_seq_len", 4096),
-            base_shift=scheduler.get("base_shift", 0.5),
-            max_shift=scheduler.get("max_shift", 1.15),
-        )
-        terminal = scheduler.get("shift_terminal")
+        scheduler = self.pipeline.scheduler
+        mu, terminal = configured_shift(scheduler, self.latent_shape(size)[0]), scheduler.config.get("shift_terminal")
         return TerminalSchedule(mu, terminal) if terminal else FlowSchedule(mu)
-
-    def _present(self, *parts: nn.Module) -> AbstractContextManager[None]:
-        """Encoders on the device, for as long as they are used if they live elsewhere."""
-        return visiting(self.device, *parts) if self.settings.offload_encoders else nullcontext()
-
-    def _check_size(self, size: tuple[int, ...]) -> None:
-        side = self.token_side
-        if size[0] % side or size[1] % side:
-            raise PolicyError(
-                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {side} for this model"
-            )

@@ -5,6 +5,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.flow_scheduler import configured_shift
 from policies.schedule import resolution_shift, shift_sigma, sigma_schedule
 
 
@@ -24,6 +25,17 @@ def test_schedule_is_that_of_diffusers(tokens, steps):
 def test_the_opposite_shift_undoes_a_shift(sigma, mu):
     there = shift_sigma(torch.tensor(sigma, dtype=torch.float64), mu)
     torch.testing.assert_close(shift_sigma(there, -mu), torch.tensor(sigma, dtype=torch.float64), atol=1e-9, rtol=1e-9)
+
+
+def test_the_anchors_of_a_scheduler_say_how_far_an_image_is_shifted():
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        base_image_seq_len=100, max_image_seq_len=300, base_shift=1.0, max_shift=2.0
+    )
+    # 1 + (2 − 1)/(300 − 100)·(150 − 100) = 1 + 50/200
+    assert configured_shift(scheduler, 150) == 1.25
+    # Qwen-Image's: 0.5 + (0.9 − 0.5)/(8192 − 256)·(4096 − 256) = 0.5 + 0.4·3840/7936
+    qwen = FlowMatchEulerDiscreteScheduler(max_image_seq_len=8192, max_shift=0.9)
+    assert configured_shift(qwen, 4096) == pytest.approx(0.5 + 0.4 * 3840 / 7936, rel=1e-12)
 
 
 def test_a_rollout_needs_a_step():
