@@ -10,6 +10,7 @@ from rlrefine.data.folder import row_name
 from rlrefine.errors import UsageError
 from rlrefine.evaluation.benchmark import Benchmark
 from rlrefine.evaluation.edited import BASE
+from rlrefine.evaluation.groups import grouped
 from rlrefine.evaluation.measuring import Measured, Values
 from rlrefine.evaluation.scorers import Scorers
 from rlrefine.evaluation.statistics import complete, crossed_interval, row_interval
@@ -147,9 +148,6 @@ def _interval(values: np.ndarray) -> dict[str, float | int] | None:
 
 def _divided(findings: Findings, column: str) -> dict[str, Any]:
     """Group → how many ``rows``, and in ``measures`` measure → arm → interval."""
-    groups: dict[str, list[int]] = {}
-    for number, row in enumerate(findings.subjects.columns):
-        groups.setdefault(group_of(row, column), []).append(number)
     return {
         group: {
             "rows": len(numbers),
@@ -158,18 +156,8 @@ def _divided(findings: Findings, column: str) -> dict[str, Any]:
                 for name in findings.measured
             },
         }
-        for group, numbers in sorted(groups.items())
+        for group, numbers in grouped(findings.subjects.columns, column).items()
     }
-
-
-def group_of(row: Mapping[str, Any], column: str) -> str:
-    """What a row belongs to; ``references`` divides rows by their number.
-
-    >>> group_of({"reference_file_names": ["a.png"]}, "references"), group_of({}, "category")
-    ('1', 'none')
-    """
-    value = len(row.get("reference_file_names") or []) if column == "references" else row.get(column)
-    return "none" if value is None else str(value)
 
 
 def failures(findings: Findings) -> list[str]:

@@ -83,8 +83,8 @@ def crossed_interval(values_NS: np.ndarray, seed: int = 0) -> Interval:
     Interval(mean=0.5, low=0.5, high=0.5, n=4)
     """
     values_NS = complete(np.asarray(values_NS, dtype=np.float64))
-    low, high = np.quantile(crossed_means(values_NS, seed), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(values_NS.mean()), float(low), float(high), len(values_NS))
+    low, high = ends_of(crossed_means(values_NS, seed))
+    return Interval(float(values_NS.mean()), low, high, len(values_NS))
 
 
 def crossed_p(values_NS: np.ndarray, seed: int = 0) -> float:
@@ -102,9 +102,7 @@ def crossed_p(values_NS: np.ndarray, seed: int = 0) -> float:
     >>> crossed_p(np.zeros((4, 3)))
     1.0
     """
-    mean_K = crossed_means(complete(np.asarray(values_NS, dtype=np.float64)), seed)
-    beyond = min((mean_K <= 0).sum(), (mean_K >= 0).sum())
-    return float(min(1.0, 2 * (1 + beyond) / (1 + RESAMPLES)))
+    return p_of(crossed_means(complete(np.asarray(values_NS, dtype=np.float64)), seed))
 
 
 def holm(p_M: Sequence[float]) -> list[float]:
@@ -156,7 +154,24 @@ def detectable(values_NS: np.ndarray, seed: int = 0) -> float:
     values_NS = complete(np.asarray(values_NS, dtype=np.float64))
     if np.ptp(values_NS) == 0:  # whose mean is rounded in a few resamples
         return 0.0
-    return float((norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)) * crossed_means(values_NS, seed).std(ddof=1))
+    return detectable_of(crossed_means(values_NS, seed))
+
+
+def ends_of(resampled_K: np.ndarray) -> tuple[float, float]:
+    """The ends of the interval that holds 95 % of the resamples."""
+    low, high = np.quantile(resampled_K, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def p_of(resampled_K: np.ndarray) -> float:
+    """How surely what was resampled is not zero; see :func:`crossed_p`."""
+    beyond = min((resampled_K <= 0).sum(), (resampled_K >= 0).sum())
+    return float(min(1.0, 2 * (1 + beyond) / (1 + len(resampled_K))))
+
+
+def detectable_of(resampled_K: np.ndarray) -> float:
+    """What would be found four times of five if it is normal; see :func:`detectable`."""
+    return float((norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)) * resampled_K.std(ddof=1))
 
 
 def crossed_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -169,13 +184,13 @@ def crossed_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
         ``[…, K]``; all tables are resampled alike.
     """
     rows, seeds = values.shape[-2:]
-    row_counts, seed_counts = _crossed_counts(rows, seeds, seed)
+    row_counts, seed_counts = crossed_counts(rows, seeds, seed)
     by_row = np.tensordot(row_counts, values, axes=(1, -2))  # [K, …, S], as one product of matrices
     return np.einsum("k...s,ks->...k", by_row, seed_counts) / (rows * seeds)
 
 
-@lru_cache(maxsize=1)  # comparisons of many arms and measures draw the same ones
-def _crossed_counts(rows: int, seeds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+@lru_cache(maxsize=4)  # comparisons of many arms and measures draw the same ones
+def crossed_counts(rows: int, seeds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each resample holds each row, and each seed."""
     rng = np.random.default_rng(seed)
     row_counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
