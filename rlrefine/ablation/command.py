@@ -7,6 +7,7 @@ from typing import Any
 
 from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
+from rlrefine.ablation.groups import Groups, divide
 from rlrefine.ablation.page import page
 from rlrefine.ablation.rates import at_rates
 from rlrefine.ablation.recipes import StudyRecipes, read_recipes
@@ -35,14 +36,20 @@ def run_study(
     recipes = read_recipes(study, folder, overrides)
     recipes = at_rates(recipes) if rates else recipes
     runs, names, done = StudyRuns(recipes=recipes, report=report), recipes.study.names, list[Measured]()
-    summary: dict[str, Any] = {}
+    groups, summary = _groups(runs), dict[str, Any]()
     for measured in runs.measured():
         done.append(measured)
         if len(done) % len(names) == 0:
-            summary = compare(recipes.study, done, recipes.trained)
+            summary = compare(recipes.study, done, recipes.trained, groups)
             _write(recipes, runs, summary, "rates-" if rates else "")
             report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
     return summary
+
+
+def _groups(runs: StudyRuns) -> Groups | None:
+    """How the rows are divided, if the study asks for it; what is wrong with that is told before any training."""
+    column = runs.recipes.study.by
+    return None if column is None else divide(runs.rows().columns[: runs.count], column)
 
 
 def _write(recipes: StudyRecipes, runs: StudyRuns, summary: dict[str, Any], prefix: str) -> None:

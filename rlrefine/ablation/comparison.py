@@ -6,33 +6,29 @@ Shapes: N rows · S seeds.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from rlrefine.ablation.differences import differences, values
+from rlrefine.ablation.groups import Groups, by_groups
 from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
 from rlrefine.errors import DataError
-from rlrefine.evaluation.statistics import (
-    complete,
-    crossed_interval,
-    crossed_p,
-    detectable,
-    holm,
-    row_interval,
-    win_rate,
-)
+from rlrefine.evaluation.statistics import complete, crossed_interval
 
 
-def compare(study: Study, measured: Sequence[Measured], trained: Collection[str] = ()) -> dict[str, Any]:
+def compare(
+    study: Study, measured: Sequence[Measured], trained: Collection[str] = (), groups: Groups | None = None
+) -> dict[str, Any]:
     """What a study found, over the seeds with which every arm is done.
 
     Args:
         trained: labels of the rewards that some arm learns from.
+        groups: of rows, by which differences are given, too.
 
     Returns:
         ``seeds`` and ``rows``; ``held_out``: the measures that no arm learns from; ``arms``: arm → what it is, its cost
         (means over seeds) and measure → interval; ``against``: arm → other arm → measure → interval of the paired
         difference *other − arm* over rows and seeds, with ``rows``, the ends of the one over rows alone; ``p`` and
         ``p_holm``, adjusted for all comparisons of that measure with that arm; ``win_rate``, ``detectable``, ``seeds``.
+        With groups ``by``: their ``column``, how many ``rows`` each has, and ``against``, which goes on with groups.
 
     Raises:
         DataError: no seed is complete, or arms were measured on different rows.
@@ -46,22 +42,33 @@ def compare(study: Study, measured: Sequence[Measured], trained: Collection[str]
     lengths = {len(values) for some in runs.values() for run in some for values in run.table.values()}
     if len(lengths) != 1:
         raise DataError(f"study: arms were measured on different numbers of rows: {sorted(lengths)}")
+    others = {name: {other: some for other, some in runs.items() if other != name} for name in study.against}
     return {
         "seeds": seeds,
         "rows": lengths.pop(),
         "held_out": [name for name in next(iter(runs.values()))[0].table if name not in learnt],
         "arms": {name: {"about": study.about(name), **_of_arm(some)} for name, some in runs.items()},
-        "against": {
-            name: _differences(runs[name], {other: some for other, some in runs.items() if other != name})
-            for name in study.against
-        },
+        "against": {name: differences(runs[name], others[name]) for name in study.against},
+        **({} if groups is None else {"by": _by(groups, runs, others)}),
+    }
+
+
+def _by(
+    groups: Groups,
+    runs: Mapping[str, Sequence[Measured]],
+    others: Mapping[str, Mapping[str, Sequence[Measured]]],
+) -> dict[str, Any]:
+    return {
+        "column": groups.column,
+        "rows": {group: len(places) for group, places in groups.rows.items()},
+        "against": {name: by_groups(groups, runs[name], some) for name, some in others.items()},
     }
 
 
 def _of_arm(runs: Sequence[Measured]) -> dict[str, Any]:
     """What an arm cost, on average over its seeds, and what it reached."""
-    values_NS = {name: _values(runs, name) for name in runs[0].table}
-    measures = {name: crossed_interval(values).to_dict() for name, values in values_NS.items() if len(values)}
+    values_NS = {name: complete(values(runs, name)) for name in runs[0].table}
+    measures = {name: crossed_interval(known_NS).to_dict() for name, known_NS in values_NS.items() if len(known_NS)}
     costs = [run.cost for run in runs if run.cost is not None]
     if not costs:
         return {"measures": measures}
@@ -81,40 +88,3 @@ def _seconds(costs: Sequence[Cost]) -> dict[str, float]:
         return {}
     seconds, steps = (sum(each) for each in zip(*known, strict=True))
     return {"cpu_seconds": seconds / len(known), "cpu_seconds_per_step": seconds / steps}
-
-
-def _differences(reference: Sequence[Measured], others: Mapping[str, Sequence[Measured]]) -> dict[str, Any]:
-    """Every other arm against one, measure by measure."""
-    found: dict[str, dict[str, Any]] = {other: {} for other in others}
-    for name in reference[0].table:
-        known_NS = {other: _values(runs, name, reference) for other, runs in others.items()}
-        difference_NS = {other: values_NS for other, values_NS in known_NS.items() if len(values_NS)}
-        sure = {other: crossed_p(values_NS) for other, values_NS in difference_NS.items()}
-        adjusted = dict(zip(sure, holm(list(sure.values())), strict=True))
-        for other, values_NS in difference_NS.items():
-            found[other][name] = {
-                **crossed_interval(values_NS).to_dict(),
-                "p": sure[other],
-                "p_holm": adjusted[other],
-                **_further(values_NS),
-            }
-    return found
-
-
-def _further(values_NS: np.ndarray) -> dict[str, Any]:
-    """What else there is to say of differences."""
-    of_rows = row_interval(values_NS.mean(axis=1))
-    return {
-        "rows": [of_rows.low, of_rows.high],
-        "win_rate": win_rate(values_NS),
-        "detectable": detectable(values_NS),
-        "seeds": [float(value) for value in values_NS.mean(axis=0)],
-    }
-
-
-def _values(runs: Sequence[Measured], name: str, minus: Sequence[Measured] | None = None) -> np.ndarray:
-    """A measure ``[N, S]``, or how much it differs from another arm's, of the rows that have it with every seed."""
-    columns = [np.array(run.table[name]) for run in runs]
-    if minus is not None:
-        columns = [values - np.array(other.table[name]) for values, other in zip(columns, minus, strict=True)]
-    return complete(np.stack(columns, axis=1))

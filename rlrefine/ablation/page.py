@@ -13,7 +13,7 @@ from rlrefine.ablation.figure import forest
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import PICTURES
 from rlrefine.ablation.study import UNTRAINED
-from rlrefine.ablation.table import DETAILS, MARK, SURE, details
+from rlrefine.ablation.table import DETAILS, SURE, details, groups_lines, unmarked
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
@@ -69,8 +69,12 @@ def _folder(recipes: StudyRecipes, name: str, seed: int) -> str:
 
 
 def _comparison(summary: Mapping[str, Any], reference: str) -> dict[str, Any]:
-    lines = [[cell.replace(MARK, "*") for cell in line] for line in details(summary, reference)]
-    return {"reference": reference, "figure": _data_url(forest(summary, reference).encode(), "svg+xml"), "lines": lines}
+    return {
+        "reference": reference,
+        "figure": _data_url(forest(summary, reference).encode(), "svg+xml"),
+        "lines": unmarked(details(summary, reference)),
+        "groups": unmarked(groups_lines(summary, reference)) if "by" in summary else [],
+    }
 
 
 def _recipe(file: Path, name: str) -> dict[str, str]:

@@ -23,5 +23,5 @@ def at_rates(recipes: StudyRecipes) -> StudyRecipes:
     if not arms:
         raise UsageError("study: --rates needs an arm that names rates, such as rates: [1.0e-3, 2.0e-3]; found none")
     named: dict[str, dict[str, Any]] = {name: {} for name in arms}
-    looked = replace(study, seeds=study.seeds[:1], rows="validation", count=None, against=(), arms=named)
+    looked = replace(study, seeds=study.seeds[:1], rows="validation", count=None, against=(), by=None, arms=named)
     return replace(recipes, study=looked, arms=arms)

@@ -98,8 +98,8 @@ class StudyRuns:
         return open_rows(source, data.size, data.choices)
 
     @property
-    def _count(self) -> int:
-        """How many rows the arms are measured on."""
+    def count(self) -> int:
+        """How many of them, if there are so many."""
         study, settings = self.recipes.study, self.recipes.measuring.evaluation
         return study.count or (settings.rows if study.rows == "heldout" else settings.validation_rows)
 
@@ -119,7 +119,7 @@ class StudyRuns:
     @property
     def place(self) -> Path:
         """Where values and pictures of each arm lie."""
-        return self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self._count}"
+        return self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self.count}"
 
     def _check_measures(self, place: Path) -> None:
         wanted = {f"reward_{label}" for label in self.recipes.measuring.rewards}
@@ -132,7 +132,7 @@ class StudyRuns:
         engine = Engine(recipe.engine)
         evaluator = Evaluator(
             rows=rows,
-            count=min(self._count, len(rows)),
+            count=min(self.count, len(rows)),
             settings=recipe.evaluation,
             rewards=build_rewards(recipe.rewards),
             roles=recipe.policy.settings.images,

@@ -46,6 +46,8 @@ class Study:
     """How many of them; by default as many as the recipe says."""
     against: tuple[str, ...] = ()
     """Arms, or the shared stage, that all others are compared with."""
+    by: str | None = None
+    """Column of the rows, or ``references`` for their number: differences are given for each group of rows, too."""
     made: tuple[Literal["leave_one_out", "only_one", "base"], ...] = ()
     """Arms that are made beside ``full``: without each reward, with each alone, and the checkpoint untrained."""
     measures: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of
@@ -18,6 +18,11 @@ NOTE = (
     "Differences are means over rows and seeds. The interval over rows speaks for these trained models, that over rows "
     "and seeds for the method; \\* is p < 0.05 of the latter, adjusted for all comparisons of a measure (Holm). "
     "† held out: no arm learns from it.\n"
+)
+
+GROUPS_NOTE = (
+    "By {column}: each difference with its interval over rows, then that over rows and seeds; \\* is adjusted for all "
+    "arms and groups of a measure. The slope says by how much differences grow for each one more; rows weigh alike.\n"
 )
 
 
@@ -94,29 +99,84 @@ def details_table(summary: Mapping[str, Any], reference: str) -> str:
     return markdown(head, [[f"`{arm}`", *cells] for arm, *cells in details(summary, reference)])
 
 
+def groups_lines(summary: Mapping[str, Any], reference: str) -> list[list[str]]:
+    """A head, and a line for each other arm and measure: the difference in each group of rows, and the slope."""
+    by, titles = summary["by"], measures_of(summary)
+    numbered = any("trend" in entry for measures in by["against"][reference].values() for entry in measures.values())
+    heads = [f"{by['column']} {group}, n = {rows}" for group, rows in by["rows"].items()]
+    lines = [[f"− {reference}", "measure", *heads, *(["for each one more"] if numbered else [])]]
+    for other, measures in by["against"][reference].items():
+        for name in (name for name in titles if name in measures):
+            cells = [_both(measures[name]["groups"].get(group), "mean") for group in by["rows"]]
+            slope = [_both(measures[name].get("trend"), "slope")] if numbered else []
+            lines.append([other, titles[name], *cells, *slope])
+    return lines
+
+
+def _both(entry: Mapping[str, Any] | None, what: str) -> str:
+    """A difference or slope with both intervals."""
+    if entry is None:
+        return ""
+    ends = (entry["rows"], (entry["low"], entry["high"]))
+    mark = MARK if entry["p_holm"] < SURE else ""
+    return f"{entry[what]:+.3f}{mark} " + " ".join(f"[{low:+.3f}, {high:+.3f}]" for low, high in ends)
+
+
+def groups_table(summary: Mapping[str, Any], reference: str) -> str:
+    """The same in Markdown."""
+    head, *lines = groups_lines(summary, reference)
+    return markdown(head, [[f"`{arm}`", *cells] for arm, *cells in lines])
+
+
+NUMBERS = ("mean", "low", "high", "p", "p_holm", "win_rate", "detectable", "n")
+
+
 def as_csv(summary: Mapping[str, Any]) -> str:
-    """Every comparison with all that was found of it, one a line, unrounded."""
+    """Every comparison with all that was found of it, one a line, unrounded; those by groups and slopes, too."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    numbers = ("mean", "low", "high", "p", "p_holm", "win_rate", "detectable", "n")
-    lines.writerow(["against", "arm", "measure", "held_out", *numbers, "rows_low", "rows_high", "seeds"])
+    lines.writerow(["against", "arm", "measure", "held_out", "of", *NUMBERS, "rows_low", "rows_high", "seeds"])
     for reference, others in summary["against"].items():
         for other, measures in others.items():
-            for name, entry in measures.items():
+            for name in measures:
                 held_out = int(name in summary["held_out"])
-                found = [*(entry[key] for key in numbers), *entry["rows"], " ".join(map(str, entry["seeds"]))]
-                lines.writerow([reference, other, name, held_out, *found])
+                for of, entry in _found_of(summary, reference, other, name):
+                    found = [
+                        *(entry.get(key, "") for key in NUMBERS),
+                        *entry["rows"],
+                        " ".join(map(str, entry["seeds"])),
+                    ]
+                    lines.writerow([reference, other, name, held_out, of, *found])
     return text.getvalue()
+
+
+def _found_of(
+    summary: Mapping[str, Any], reference: str, other: str, name: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The difference of all rows, of each group, and the slope, each with a word for what it is of."""
+    yield "rows", summary["against"][reference][other][name]
+    if "by" not in summary:
+        return
+    column, entry = summary["by"]["column"], summary["by"]["against"][reference][other][name]
+    for group, found in entry["groups"].items():
+        yield f"{column}={group}", found
+    if "trend" in entry:
+        yield f"slope over {column}", {**entry["trend"], "mean": entry["trend"]["slope"]}
 
 
 def in_columns(summary: Mapping[str, Any]) -> str:
     """What was found, for the terminal."""
     blocks = [_heading(summary)]
     for reference in summary["against"]:
-        rows = [[f"− {reference}", *DETAILS[1:]], *details(summary, reference)]
-        rows = [[cell.replace(MARK, "*") for cell in row] for row in rows]
-        blocks.append(columns(rows, left=None))
-    return "\n\n".join([*blocks, NOTE.replace(MARK, "*").rstrip()])
+        blocks.append(columns(unmarked([[f"− {reference}", *DETAILS[1:]], *details(summary, reference)]), left=None))
+    if "by" in summary:
+        blocks += [columns(unmarked(groups_lines(summary, reference)), left=None) for reference in summary["against"]]
+    return "\n\n".join([*blocks, *(note.replace(MARK, "*").rstrip() for note in _notes(summary))])
+
+
+def unmarked(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Cells as they are read elsewhere than in Markdown."""
+    return [[cell.replace(MARK, "*") for cell in line] for line in lines]
 
 
 def differences_table(summary: Mapping[str, Any], reference: str) -> str:
@@ -141,7 +201,14 @@ def render(summary: Mapping[str, Any]) -> str:
     tables = [costs_table(summary), values_table(summary)]
     tables += [differences_table(summary, reference) for reference in summary["against"]]
     tables += [details_table(summary, reference) for reference in summary["against"]]
-    return "\n".join([f"{_heading(summary)}\n", *tables, *([NOTE] if summary["against"] else [])])
+    if "by" in summary:
+        tables += [groups_table(summary, reference) for reference in summary["against"]]
+    return "\n".join([f"{_heading(summary)}\n", *tables, *_notes(summary)])
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    divided = [GROUPS_NOTE.format(column=summary["by"]["column"])] if "by" in summary else []
+    return [NOTE, *divided] if summary["against"] else []
 
 
 def _heading(summary: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ def small_rows(tmp_path_factory):
                     "reference_file_names": [f"{number}-reference.png"],
                     "target_file_name": f"{number}-target.png",
                     "mask_file_name": f"{number}-mask.png",
+                    "third": number % 3,
                 }
             )
         (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -8,7 +8,8 @@ import yaml
 
 from rlrefine.ablation.command import run_study
 from rlrefine.ablation.study import read_study
-from rlrefine.errors import UsageError
+from rlrefine.errors import DataError, UsageError
+from rlrefine.evaluation.summary import read_table
 from rlrefine.training.progress import LineReporter
 from tests.e2e.conftest import KillAt, run_in_child
 
@@ -31,6 +32,7 @@ def study_file(recipe_text, tmp_path_factory):
         "control": "sft_more",
         "seeds": [3],
         "evaluations": 70,
+        "by": "third",
         "made": ["base"],
         "measures": {"whole": {"name": "patch_perceptual", "patch": None}},
     }
@@ -77,6 +79,27 @@ def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
     assert all((whole / name).is_file() for name in RESULTS)
     assert summary["against"]["sft"]["bolder"]["psnr_in_mask"]["mean"] != 0
     assert len(list((whole / "runs").iterdir())) == 4  # the shared stage once
+
+
+def test_differences_are_given_by_groups_of_rows(whole, study_file):
+    summary = found(whole)
+    assert summary["by"]["rows"] == {"0": 4, "1": 4, "2": 4}
+    ours = read_table(whole / "measured" / "heldout-12" / "bolder@0.03-seed-3")["psnr_in_mask"]
+    theirs = read_table(whole / "measured" / "heldout-12" / "sft-seed-3")["psnr_in_mask"]
+    groups = summary["by"]["against"]["sft"]["bolder"]["psnr_in_mask"]["groups"]
+    for group in range(3):
+        mean = sum(ours[row] - theirs[row] for row in range(group, 12, 3)) / 4
+        assert groups[str(group)]["mean"] == pytest.approx(mean)
+    same = summary["by"]["against"]["plain"]["same"]["psnr_in_mask"]
+    assert (same["trend"]["slope"], same["trend"]["low"], same["trend"]["high"]) == (0.0, 0.0, 0.0)
+    assert "<h3>By third</h3>" in (whole / "page.html").read_text()
+
+
+def test_what_divides_nothing_is_told_before_anything_is_trained(study_file, tmp_path):
+    study = read_study(study_file, {"by": "thrid"})
+    with pytest.raises(DataError, match=r"study: by: expected a column of the rows.*found 'thrid', of .*third"):
+        run_study(study, tmp_path, LineReporter())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_arms_see_the_same_rows_and_noise(whole):
