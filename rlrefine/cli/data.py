@@ -31,6 +31,7 @@ def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int
     \b
     rlrefine data build photos:validation my-rows --rows 32
     rlrefine data build fur:train my-rows
+    rlrefine data build scenes:train my-rows
     """
     from rlrefine.data.sources import BUILT_IN, SPLITS, parse_source
     from rlrefine.recipe.problems import closest
@@ -42,12 +43,11 @@ def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int
     from rlrefine.quiet import hush
 
     hush()
-    from rlrefine.data.build import build_rows
+    from rlrefine.data.build import build_rows, kind_of
 
-    of_photos = parsed.material is None
+    fact = kind_of(parsed).fact
     for kind, mean in build_rows(parsed, size, target, rows).items():
-        said = f"drafts at {mean:.2f} dB inside the mask" if of_photos else f"{mean:.0%} of the picture"
-        click.echo(f"{kind:<12} {said}")
+        click.echo(f"{kind:<12} {fact.format(mean)}")
 
 
 @data.command("omniref")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,15 @@ from diffusers import AutoencoderKL
 
 from policies.registry import EMBEDDED
 from rlrefine.cache import cache_folder
-from rlrefine.data import material_rows, photo_rows
+from rlrefine.data import material_rows, photo_rows, scene_rows
 from rlrefine.data.choices import RowChoices
 from rlrefine.data.folder import METADATA
 from rlrefine.data.loading import Rows
-from rlrefine.data.material_rows import ROWS as MATERIAL_ROWS
 from rlrefine.data.material_rows import MaterialRows
-from rlrefine.data.photo_rows import ROWS as PHOTO_ROWS
 from rlrefine.data.photo_rows import PhotoRows
-from rlrefine.data.sources import DataSource, parse_source
+from rlrefine.data.photos import Split
+from rlrefine.data.scene_rows import SceneRows
+from rlrefine.data.sources import PHOTOS, SCENES, DataSource, parse_source
 from rlrefine.data.wrong_details import RoundTrip
 from rlrefine.errors import UsageError
 from rlrefine.training.publish import publish
@@ -27,6 +29,7 @@ from rlrefine.training.publish import publish
 AUTOENCODER = EMBEDDED["tiny-kontext"] / "vae"
 VERSION = 1  # of the rows: raised when the same seed gives other pictures
 MATERIAL_VERSION = 1
+SCENE_VERSION = 1
 
 
 def open_rows(source: str, size: tuple[int, int], choices: RowChoices | None = None) -> Rows:
@@ -39,16 +42,74 @@ def open_rows(source: str, size: tuple[int, int], choices: RowChoices | None = N
     return Rows(parsed.folder if parsed.folder else built_in_folder(parsed, size), size, choices)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of built-in rows.
+
+    Args:
+        rows: how many there are of each split.
+        version: in the name of their folder.
+        facts: the file with the means that ``write`` gives.
+        fact: one of these means in words.
+        write: fills a folder with so many rows of a source.
+    """
+
+    rows: Mapping[Split, int]
+    version: str
+    facts: str
+    fact: str
+    write: Callable[[DataSource, tuple[int, int], int, Path], dict[str, float]]
+
+
+def _write_photos(source: DataSource, size: tuple[int, int], count: int, folder: Path) -> dict[str, float]:
+    rows = PhotoRows(source.split, size, load_round_trip(AUTOENCODER)).rows(count)
+    return photo_rows.write_rows(rows, folder)
+
+
+def _write_scenes(source: DataSource, size: tuple[int, int], count: int, folder: Path) -> dict[str, float]:
+    return scene_rows.write_rows(SceneRows(source.split, size).rows(count), folder)
+
+
+def _write_materials(source: DataSource, size: tuple[int, int], count: int, folder: Path) -> dict[str, float]:
+    return material_rows.write_rows(MaterialRows(str(source.material), source.split, size), count, folder)
+
+
+def kind_of(source: DataSource) -> Kind:
+    """Which kind of built-in rows a source has."""
+    if source.built_in == PHOTOS:
+        return Kind(
+            rows=photo_rows.ROWS,
+            version=f"{VERSION}",
+            facts="drafts.json",
+            fact="drafts at {:.2f} dB inside the mask",
+            write=_write_photos,
+        )
+    if source.built_in == SCENES:
+        return Kind(
+            rows=scene_rows.ROWS,
+            version=f"scenes:{SCENE_VERSION}",
+            facts="drafts.json",
+            fact="drafts at {:.2f} dB",
+            write=_write_scenes,
+        )
+    return Kind(
+        rows=material_rows.ROWS,
+        version=f"{source.built_in}:{MATERIAL_VERSION}",
+        facts="parts.json",
+        fact="{:.0%} of the picture",
+        write=_write_materials,
+    )
+
+
 def rows_of(source: DataSource) -> int:
     """How many rows a built-in source has."""
-    return (PHOTO_ROWS if source.material is None else MATERIAL_ROWS)[source.split]
+    return kind_of(source).rows[source.split]
 
 
 def built_in_folder(source: DataSource, size: tuple[int, int]) -> Path:
     """The folder with the rows of a built-in source, made if it is not there."""
-    version = f"{VERSION}" if source.material is None else f"{source.built_in}:{MATERIAL_VERSION}"
-    made_by = _hash_of(AUTOENCODER) if source.material is None else ""
-    address = f"{version}:{source.split}:{size}:{rows_of(source)}:{made_by}"
+    made_by = _hash_of(AUTOENCODER) if source.built_in == PHOTOS else ""
+    address = f"{kind_of(source).version}:{source.split}:{size}:{rows_of(source)}:{made_by}"
     name = f"{source.split}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
     folder = cache_folder() / str(source.built_in) / name
     if not (folder / METADATA).is_file():
@@ -61,29 +122,21 @@ def build_rows(source: DataSource, size: tuple[int, int], folder: Path, count: i
 
     Returns:
         For each kind of row and for ``all`` one mean: of photos with a wrong detail the PSNR of the drafts inside the
-        mask, in decibels; of parts the share of the picture that they cover.
+        mask, of scenes that of the drafts, in decibels; of parts the share of the picture that they cover.
 
     Raises:
         UsageError: the folder exists.
     """
     if folder.exists():
         raise UsageError(f"{folder} exists; choose another name")
-    means: dict[str, float] = {}
+    kind, means = kind_of(source), dict[str, float]()
 
     def fill(partial: Path) -> None:
-        means.update(_write(source, size, partial, count or rows_of(source)))
-        (partial / ("drafts.json" if source.material is None else "parts.json")).write_text(
-            json.dumps(means, indent=1) + "\n"
-        )
+        means.update(kind.write(source, size, count or rows_of(source), partial))
+        (partial / kind.facts).write_text(json.dumps(means, indent=1) + "\n")
 
     publish(folder, fill)
     return means
-
-
-def _write(source: DataSource, size: tuple[int, int], folder: Path, count: int) -> dict[str, float]:
-    if source.material is not None:
-        return material_rows.write_rows(MaterialRows(source.material, source.split, size), count, folder)
-    return photo_rows.write_rows(PhotoRows(source.split, size, load_round_trip(AUTOENCODER)).rows(count), folder)
 
 
 def load_round_trip(autoencoder: Path) -> RoundTrip:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlrefine.data.folder import METADATA
 from rlrefine.data.materials import PARTS, TEMPLATES
 from rlrefine.data.photos import photo_prompt, photos
-from rlrefine.data.sources import parse_source
+from rlrefine.data.sources import SCENES, parse_source
 
 
 def usual_prompt(source: str) -> str | None:
@@ -22,6 +22,8 @@ def usual_prompt(source: str) -> str | None:
     parsed = parse_source(source)
     if parsed.material is not None:
         prompts: Iterator[str] = (TEMPLATES[0].format(input=part, style=parsed.material) for part in PARTS)
+    elif parsed.built_in == SCENES:
+        prompts = (row["prompt"] for row in parsed.examples or ())
     elif parsed.built_in is not None:
         prompts = (photo_prompt(photo.subject) for photo in photos(parsed.split))
     elif parsed.folder is not None and (parsed.folder / METADATA).is_file():

@@ -215,14 +215,14 @@ def rows(recipe: Recipe) -> Iterator[Finding]:
 
 
 def first_rows(recipe: Recipe, source: DataSource) -> list[dict[str, object]] | None:
-    """Rows of a source as a run will use them: of those that ask for a material, which may not have been made yet, one
-    like all; none of the built-in photos, which have everything that recipes for a refiner ask for.
+    """Rows of a source as a run will use them: of built-in ones, which may not have been made yet, one of each kind;
+    none of the built-in photos, which have everything that recipes for a refiner ask for.
     """
-    if source.folder is None and source.material is None:
-        return None
     choices = recipe.data.choices
     worded = bool(choices.templates)
-    found = read_rows(source.folder, at_most=LOOKED_AT, worded=worded) if source.folder else [source.example]
+    found = read_rows(source.folder, at_most=LOOKED_AT, worded=worded) if source.folder else source.examples
+    if found is None:
+        return None
     return [choices.applied(row, index) for index, row in enumerate(found)]
 
 

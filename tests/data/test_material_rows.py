@@ -90,7 +90,8 @@ def test_written_rows_load_without_a_target(folder):
     assert example.prompt == TEMPLATES[0].format(**example.extras)
     lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     source = parse_source("fur:validation")
-    assert all(line.keys() - {"id"} == source.example.keys() for line in lines)  # what recipes are checked by
+    assert source.examples is not None
+    assert all(line.keys() - {"id"} == source.examples[0].keys() for line in lines)  # what recipes are checked by
 
 
 def test_an_unknown_split_is_refused():
