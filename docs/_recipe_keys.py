@@ -29,6 +29,7 @@ SECTIONS = {
         "gradient_structure",
         "region_colour",
         "region_texture",
+        "style_colour",
         "psnr",
         "ms_ssim",
         "lpips",

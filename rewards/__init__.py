@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rewards.similarity import ssim as ssim
     from rewards.structure import GradientStructure as GradientStructure
     from rewards.style import StyleSimilarity as StyleSimilarity
+    from rewards.style_colour import StyleColour as StyleColour
     from rewards.target_similarity import TargetSimilarity as TargetSimilarity
     from rewards.text_alignment import EditDirection as EditDirection
     from rewards.text_alignment import PickScore as PickScore
@@ -74,6 +75,7 @@ _HOME = {
     "RegionColour": "region_style",
     "RegionTexture": "region_style",
     "GradientStructure": "structure",
+    "StyleColour": "style_colour",
     "Psnr": "full_reference",
     "MsSsim": "full_reference",
     "Lpips": "learned_distances",
@@ -126,6 +128,7 @@ __all__ = [
     "RewardInputs",
     "RewardOutput",
     "Scores",
+    "StyleColour",
     "StyleSimilarity",
     "TargetSimilarity",
     "TextAlignment",

@@ -62,6 +62,7 @@ REWARDS: Mapping[str, Terms] = {
     "masked_perceptual": Terms(OURS),
     "gradient_structure": Terms(OURS),
     "region_colour": Terms(OURS),
+    "style_colour": Terms(OURS),
     "region_texture": Terms(OURS),
     "patch_dreamsim": Terms("MIT (package dreamsim)", DREAMSIM),
     "image_reward": Terms(

@@ -49,6 +49,30 @@ def root_overlap(moment: Tensor, other: Tensor) -> Tensor:
     return torch.linalg.svdvals(_root(moment.double()) @ _root(other.double())).sum(dim=1)
 
 
+def cloud_nearness(moments: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
+    """How near two clouds of colours are as Gaussians: 1 where mean and covariance are equal.
+
+        r = 1 − W₂ / √F,   W₂² = ‖μ − μ'‖² + tr(Σ + Σ' − 2 (Σ^½ Σ' Σ^½)^½)
+
+    Args:
+        moments, others: mean ``[N, F]`` and uncentred second moment ``[N, F, F]`` of features in [0, 1].
+
+    Returns:
+        ``[N]`` in [0, 1], since no two clouds are farther apart than the diagonal √F.
+
+    Reference: Gelbrich, On a formula for the L² Wasserstein metric, 1990.
+
+    >>> black, grey = ((torch.full((1, 3), level), torch.full((1, 3, 3), level**2)) for level in (0.0, 0.5))
+    >>> cloud_nearness(black, grey)
+    tensor([0.5000], dtype=torch.float64)
+    """
+    covariances = [moment - mean[:, :, None] * mean[:, None, :] for mean, moment in (moments, others)]
+    traces = sum(each.diagonal(dim1=1, dim2=2).sum(dim=1) for each in covariances)
+    means = (moments[0] - others[0]).square().sum(dim=1)
+    squared = (means + traces - 2 * root_overlap(*covariances)).clamp_min(0).double()
+    return 1 - (squared / moments[0].shape[1]).sqrt()
+
+
 def _root(moment: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(moment)
     return (vectors * values.clamp_min(0).sqrt()[:, None]) @ vectors.transpose(1, 2)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.filters import check_scales, derivatives, luminance, smaller
-from rewards.moments import root_overlap, weighted_moments
+from rewards.moments import cloud_nearness, root_overlap, weighted_moments
 from rewards.settings import region_needs
 from rewards.types import RewardError, RewardInputs
 
@@ -95,10 +95,7 @@ class RegionColour:
 
     def __call__(self, inputs: RewardInputs) -> Tensor:
         [(region, style)] = style_moments(inputs, self.role, lambda *given: [weighted_moments(*given)])
-        covariances = [moment - mean[:, :, None] * mean[:, None, :] for mean, moment in (region, style)]
-        traces = sum(each.diagonal(dim1=1, dim2=2).sum(dim=1) for each in covariances)
-        squared = (region[0] - style[0]).square().sum(dim=1) + traces - 2 * root_overlap(*covariances)
-        return (1 - (squared.clamp_min(0) / 3).sqrt()).float()
+        return cloud_nearness(region, style).float()
 
 
 class RegionTexture:

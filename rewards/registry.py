@@ -123,6 +123,11 @@ REWARDS: dict[str, Entry] = {
         place="rewards.region_style:RegionTexture",
         needs=frozenset({"masks", "references"}),
     ),
+    "style_colour": Entry(
+        settings=settings.StyleColourSettings,
+        place="rewards.style_colour:StyleColour",
+        uses=frozenset({"references.style"}),
+    ),
     "psnr": Entry(
         settings=metric_settings.PsnrSettings, place="rewards.full_reference:Psnr", needs=frozenset({"targets"})
     ),

@@ -171,6 +171,18 @@ class RegionTextureSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StyleColourSettings:
+    """Nearness of the whole image's colours to those of its style reference."""
+
+    role: str | None = "style"
+    """Role of the reference that shows the style; null for the first one of any role. Rows without one do not count."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset({f"references.{self.role}" if self.role else "references"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class AffineSettings:
     """scale·x + shift."""
 
