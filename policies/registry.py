@@ -25,6 +25,7 @@ class Entry:
     place: str  # "module:class"; the class has a ``load`` with the arguments of the one below
     pipeline: str | None  # the class of diffusers that its checkpoints hold; none where the settings say
     architecture: str  # what model managers call it: ``modelspec.architecture`` in the header of exported weights
+    package: str | None = None  # where it comes from, with its version; none for what is built in
 
     def check_available(self, chosen: Any) -> None:
         """Make sure in a moment, and without torch, that the checkpoint is there.

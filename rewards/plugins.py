@@ -6,10 +6,11 @@ been checked: only then do its settings become known.
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import MISSING, field, is_dataclass, make_dataclass
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import MISSING, field, is_dataclass, make_dataclass, replace
+from importlib.metadata import EntryPoint
 from typing import Any, get_type_hints
 
+from rewards.entry_points import brought, load, only, origin
 from rewards.registry import REWARDS, Entry, RegistryError
 
 GROUP = "rlrefine.rewards"
@@ -18,16 +19,7 @@ GROUP = "rlrefine.rewards"
 def installed() -> dict[str, EntryPoint]:
     """The rewards of other packages, by name; a name that is built in stays ours."""
     built_in = {name for name, entry in REWARDS.items() if entry.package is None}
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in built_in}
-
-
-def origin(point: EntryPoint) -> str:
-    """The package that an entry point comes from, with its version.
-
-    >>> origin(EntryPoint("bright", "my_reward:Brightness", GROUP))
-    'an unknown package'
-    """
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unknown package"
+    return {name: points[0] for name, points in brought(GROUP).items() if name not in built_in}
 
 
 def load_entry(name: str) -> Entry:
@@ -39,24 +31,19 @@ def load_entry(name: str) -> Entry:
     Raises:
         RegistryError: it cannot be imported, two packages bring it, or its settings cannot be told.
     """
-    points = [point for point in entry_points(group=GROUP) if point.name == name]
-    if len({point.value for point in points}) > 1:
-        raise RegistryError(f"{name!r} comes from {' and from '.join(map(origin, points))}; uninstall one of them")
-    package = origin(points[0])
-    try:
-        found = points[0].load()
-    except Exception as error:  # a foreign module may raise anything
-        raise RegistryError(f"{name!r} of {package} cannot be imported: {type(error).__name__}: {error}") from error
+    point = only(GROUP, name)
+    package, found = origin(point), load(point)
     if isinstance(found, Entry):
-        return Entry(settings=found.settings, place=found.place, needs=found.needs, uses=found.uses, package=package)
+        return replace(found, package=package)
     needs = getattr(found, "needs", None)
     if not inspect.isclass(found) or not isinstance(needs, frozenset):
         raise RegistryError(f"{name!r} of {package} is no class with the attributes needs, uses and range: {found!r}")
     return Entry(
         settings=_settings_of(name, found),
-        place=points[0].value,
+        place=point.value,
         needs=needs,
         uses=getattr(found, "uses", frozenset()),
+        unit=getattr(found, "unit", "sample"),
         package=package,
     )
 

@@ -55,6 +55,14 @@ def test_commands_and_options_exist(text):
             assert {word for word in words if word.startswith("--")} <= known, line
 
 
+def test_entry_points_are_those_of_the_examples():
+    """What the pages show of a ``pyproject.toml`` stands in that of an example, word for word."""
+    examples = [file.read_text() for file in ROOT.glob("examples/*/pyproject.toml")]
+    shown = [block.values[0] for block in blocks("toml")]
+    assert len(shown) >= len(examples) == 3
+    assert all(any(text in example for example in examples) for text in shown)
+
+
 def test_every_recipe_stands_in_the_readme():
     text = (ROOT / "README.md").read_text()
     assert all(f"[`{name}`](recipes/{name}.yaml)" in text for name in built_in_recipes())

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlrefine.ablation.study import KEYS, Study, as_study, parse, parse_value
 from rlrefine.errors import UsageError
+from rlrefine.plugins import check_recipe
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.reading import STUDIES, built_in_recipes, built_in_studies
@@ -41,7 +42,7 @@ def _file(name: str) -> Path:
     studies, recipes = built_in_studies(), built_in_recipes()
     if Path(name).is_file():
         return Path(name)
-    found = studies.get(plain) or recipes.get(plain)
+    found = studies.get(plain) or recipes.get(plain) or check_recipe(plain)
     if found is None:
         advice = closest(plain, [*studies, *recipes])
         raise UsageError(f"no study {name!r}: neither a file nor a built-in study or recipe; {advice}")

@@ -39,12 +39,14 @@ def cli() -> None:
     type=click.Choice(["recipes", "studies", "policies", "rewards", "transforms", "objectives", "models"]),
     required=False,
 )
+@click.option("--check", is_flag=True, help="Import what other packages bring, and mark what is broken.")
 @AS_JSON
-def list_parts(what: str | None, as_json: bool) -> None:
+def list_parts(what: str | None, check: bool, as_json: bool) -> None:
     """List recipes, studies, policies, rewards, transforms, objectives and embedded models."""
     from rlrefine.catalogue import catalogue
 
-    found = catalogue() if what is None else {what: catalogue()[what]}
+    found = catalogue(by_importing=check)
+    found = found if what is None else {what: found[what]}
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return

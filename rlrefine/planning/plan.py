@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from policies.registry import POLICIES
+from rlrefine.errors import UsageError
 from rlrefine.planning import components as c
 from rlrefine.planning.advice import misfits
 from rlrefine.planning.components import Phases
@@ -65,8 +67,14 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
         gib: memory of one device; what needs more is a warning.
 
     Raises:
-        UsageError: the rows cannot be shared by so many devices, or a configuration cannot be read.
+        UsageError: the rows cannot be shared by so many devices, a configuration cannot be read, or the policy is one
+            of another package.
     """
+    if recipe.policy.name not in SHAPES:
+        raise UsageError(
+            f"no plan for {recipe.policy.name} of {POLICIES[recipe.policy.name].package}: how large it is cannot be "
+            "told before it is loaded; rlrefine validate counts its network evaluations"
+        )
     numbers = device_counts(recipe, devices)
     stages = {label: plan_stage(recipe, label, numbers, on_gpu=on_gpu) for label in recipe.stages}
     warnings = _limits(recipe, dict.fromkeys(name for stage in stages.values() for name in stage.left_out))

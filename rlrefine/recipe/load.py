@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rewards.plugins import installed
 from rlrefine.errors import RecipeError
+from rlrefine.plugins import GROUPS
 from rlrefine.recipe.check import cross_check
 from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, Kind, document_adapter, to_recipe
 from rlrefine.recipe.keys import known_keys
-from rlrefine.recipe.plugins import new_plugins, register_plugins, standing_in
+from rlrefine.recipe.plugins import new_plugins, register_plugins, standing_in, with_named_parts
 from rlrefine.recipe.problems import Path, Problem, closest
 from rlrefine.recipe.reading import Source, read
 from rlrefine.recipe.schema import Recipe
@@ -63,6 +63,7 @@ def check_sections(source: Source) -> Recipe:
     Raises:
         RecipeError: with every problem that was found.
     """
+    source = with_named_parts(source)
     register_plugins(source)
     problems, recipe, _ = _strict(source)
     if problems or recipe is None:
@@ -77,6 +78,7 @@ def check_source(source: Source) -> Recipe:
     so that a wrong type in one place does not hide an indivisible batch in another. Rewards of other packages are
     imported when nothing else is wrong, and then all is checked with their settings.
     """
+    source = with_named_parts(source)
     if new_plugins(source):
         with standing_in(source) as without_theirs:
             _checked(without_theirs)
@@ -244,7 +246,7 @@ def _tag_problem(path: Path, value: Any, source: Source) -> Problem:
     given = value.get(kind.tag) if isinstance(value, Mapping) else value
     if given is not None:
         here = (*path, kind.tag)
-        advice = closest(str(given), [*kind.registry, *(installed() if kind is REWARD else ())])
+        advice = closest(str(given), [*kind.registry, *_offered(kind)])
         return Problem(
             path=here, found=_show(given), expected=f"a registered {noun}", advice=advice, origin=source.origin(here)
         )
@@ -266,6 +268,11 @@ def _tag_problem(path: Path, value: Any, source: Source) -> Problem:
         advice=advice,
         origin=source.origin(path),
     )
+
+
+def _offered(kind: Kind) -> list[str]:
+    """The names that other packages bring."""
+    return [name for group in GROUPS.values() if group.registry is kind.registry for name in group.offered()]
 
 
 def _kind_at(path: Path) -> Kind:

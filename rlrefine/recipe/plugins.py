@@ -1,15 +1,17 @@
-"""Rewards of other packages in a recipe: known by name until all else is right, and only then imported."""
+"""Parts of other packages in a recipe: policies and objectives are imported when it names them, rewards are known by
+name until all else is right, and only then imported.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
-from rewards.plugins import installed, load_entry
 from rewards.registry import REWARDS, Entry, RegistryError
 from rlrefine.errors import RecipeError
+from rlrefine.plugins import GROUPS, Group
 from rlrefine.recipe.document import document_adapter
-from rlrefine.recipe.problems import Problem
+from rlrefine.recipe.problems import Path, Problem
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import RewardPart
 
@@ -19,14 +21,53 @@ class Unread:
     """The settings of a reward that is not imported yet."""
 
 
+def with_named_parts(source: Source) -> Source:
+    """The same source; policy and objectives of other packages that it names are registered, or are its problems."""
+    policy = {("policy",): source.data.get("policy")}
+    stages = {("stages", label): part for label, part in _mapping(source.data.get("stages")).items()}
+    problems = _register(source, GROUPS["policies"], "name", policy, "policy")
+    problems += _register(source, GROUPS["objectives"], "objective", stages, "objective")
+    return replace(source, problems=[*source.problems, *problems])
+
+
+def register_plugins(source: Source) -> None:
+    """Import the rewards of other packages that a recipe names; from then on they are like any other.
+
+    Raises:
+        RecipeError: with each of them that cannot be.
+    """
+    parts = {("rewards", label): part for label, part in _mapping(source.data.get("rewards")).items()}
+    problems = _register(source, GROUPS["rewards"], "name", parts, "reward")
+    if problems:
+        raise RecipeError(problems)
+
+
+def _register(source: Source, group: Group, tag: str, parts: Mapping[Path, object], noun: str) -> list[Problem]:
+    """Read those parts of a recipe that are of other packages; one that cannot be is a problem of its place."""
+    problems = []
+    for place, name in _new(group, tag, parts).items():
+        path = (*place, tag)
+        try:
+            group.registry[name] = group.read(name)
+        except RegistryError as error:
+            expected = f"a {noun} that can be imported" if noun != "objective" else "an objective that can be imported"
+            problems.append(Problem(path=path, found=str(error), expected=expected, origin=source.origin(path)))
+        document_adapter.cache_clear()
+    return problems
+
+
+def _new(group: Group, tag: str, parts: Mapping[Path, object]) -> dict[Path, str]:
+    """Place → name of the parts that other packages bring and that are not registered yet."""
+    named = {place: str(part.get(tag)) for place, part in parts.items() if isinstance(part, Mapping)}
+    wanted = {place: name for place, name in named.items() if name not in group.registry}
+    offered = group.offered() if wanted else {}
+    return {place: name for place, name in wanted.items() if name in offered}
+
+
 def new_plugins(source: Source) -> dict[str, str]:
     """Label → name of the recipe's rewards that other packages bring and that are not registered yet."""
-    parts = source.data.get("rewards")
-    if not isinstance(parts, Mapping):
-        return {}
-    names = {str(label): part.get("name") for label, part in parts.items() if isinstance(part, Mapping)}
-    wanted = {label: str(name) for label, name in names.items() if name not in REWARDS}
-    return {label: name for label, name in wanted.items() if name in installed()} if wanted else {}
+    parts = {(label,): part for label, part in _mapping(source.data.get("rewards")).items()}
+    return {str(label): name for (label,), name in _new(GROUPS["rewards"], "name", parts).items()}
 
 
 @contextmanager
@@ -47,20 +88,5 @@ def standing_in(source: Source) -> Iterator[Source]:
         document_adapter.cache_clear()
 
 
-def register_plugins(source: Source) -> None:
-    """Import the rewards of other packages that a recipe names; from then on they are like any other.
-
-    Raises:
-        RecipeError: with each of them that cannot be.
-    """
-    problems = []
-    for label, name in new_plugins(source).items():
-        path = ("rewards", label, "name")
-        try:
-            REWARDS[name] = load_entry(name)
-        except RegistryError as error:
-            expected = "a reward that can be imported"
-            problems.append(Problem(path=path, found=str(error), expected=expected, origin=source.origin(path)))
-    document_adapter.cache_clear()
-    if problems:
-        raise RecipeError(problems)
+def _mapping(value: object) -> Mapping[str, object]:
+    return {str(key): inner for key, inner in value.items()} if isinstance(value, Mapping) else {}

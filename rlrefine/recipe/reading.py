@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrefine.errors import RecipeError, UsageError
+from rlrefine.plugins import check_recipe, plugin_recipes
 from rlrefine.recipe.overlay import delete_marked, without_marks
 from rlrefine.recipe.problems import Finding, Origin, Path, Problem, closest, dotted
 
@@ -66,10 +67,10 @@ def _travelling() -> dict[str, FilePath]:
 
 
 def find_recipe(name: str, beside: FilePath | None = None) -> FilePath:
-    """A file by path, or a built-in recipe by name.
+    """A file by path, or a built-in recipe or one of another package by name.
 
     Raises:
-        UsageError: there is no such recipe.
+        UsageError: there is no such recipe, or its package is broken.
     """
     built_in = built_in_recipes()
     plain = name.removeprefix("recipes/").removesuffix(".yaml")
@@ -78,7 +79,11 @@ def find_recipe(name: str, beside: FilePath | None = None) -> FilePath:
             return candidate
     if plain in built_in:
         return built_in[plain]
-    raise UsageError(f"no recipe {name!r}: neither a file nor a built-in recipe; {closest(plain, built_in)}")
+    if (brought := check_recipe(plain)) is not None:
+        return brought
+    raise UsageError(
+        f"no recipe {name!r}: neither a file nor a built-in recipe; {closest(plain, {*built_in, *plugin_recipes()})}"
+    )
 
 
 def copy_recipe(name: str, target: FilePath) -> FilePath:

@@ -15,6 +15,7 @@ class Entry:
     place: str  # "module:class"
     uses: frozenset[str] = field(default_factory=frozenset)
     unit: Literal["sample", "group"] = "sample"  # what its loss is a sum over; a micro-batch holds whole ones
+    package: str | None = None  # where it comes from, with its version; none for what is built in
 
     def build(self, chosen: Any) -> Any:
         module, _, name = self.place.partition(":")

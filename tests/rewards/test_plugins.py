@@ -28,13 +28,13 @@ stages:
 """
 
 
-def install(site, name, points, code=None):
+def install(site, name, points, code=None, group="rlrefine.rewards"):
     """What an installer leaves behind: the metadata beside the package."""
     metadata = site / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     lines = [f"{point} = {value}\n" for point, value in points.items()]
-    (metadata / "entry_points.txt").write_text("[rlrefine.rewards]\n" + "".join(lines))
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n" + "".join(lines))
     if code is not None:
         (site / f"{name}.py").write_text(code)
 
@@ -158,6 +158,13 @@ def test_two_packages_cannot_bring_one_name(site):
 def test_a_built_in_name_stays_ours(site):
     install(site, "broken", {"masked_pixel": "broken:bright"}, "")
     assert "masked_pixel" not in installed()
+    assert catalogue()["rewards"]["masked_pixel"].endswith("(One of broken 1.0 has this name too, and is not used.)")
+
+
+def test_a_class_that_compares_groups_says_so(site):
+    code = "class bright:\n    needs = uses = frozenset()\n    unit = 'group'\n"
+    install(site, "broken", {"bright": "broken:bright"}, code)
+    assert load_entry("bright").unit == "group"
 
 
 def test_an_entry_describes_itself(site):
@@ -171,12 +178,13 @@ class Settings:
     level: float = 0.5
     '''Where it is best.'''
 
-ENTRY = Entry(settings=Settings, place="described:Bright", uses=frozenset({"masks"}))
+ENTRY = Entry(settings=Settings, place="described:Bright", uses=frozenset({"masks"}), unit="group")
 
 class Bright:
     def __init__(self, level): self.level = level
 """
     install(site, "described", {"bright": "described:ENTRY"}, code)
     entry = load_entry("bright")
-    assert (entry.settings.__name__, entry.uses, entry.package) == ("Settings", {"masks"}, "described 1.0")
+    assert (entry.settings.__name__, entry.uses, entry.unit) == ("Settings", {"masks"}, "group")
+    assert entry.package == "described 1.0"
     assert entry.build({"level": 0.25}).level == 0.25
