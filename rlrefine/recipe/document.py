@@ -153,6 +153,21 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
+def flat(plain: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A recipe as plain data by dotted keys; lists as text.
+
+    >>> flat({"run": {"seed": 0}, "data": {"size": [64, 64], "cache": None}})
+    {'run.seed': 0, 'data.size': '[64, 64]', 'data.cache': None}
+    """
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{above}{key}.")
+        else:
+            found[above + key] = str(value) if isinstance(value, list) else value
+    return found
+
+
 def unwrapped(hint: Any) -> list[Any]:
     """The members of a union, or the type itself."""
     return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]

@@ -262,8 +262,8 @@ class Run:
     """Steps between two checkpoints."""
     keep: int = 2
     """Checkpoints of a stage that are kept."""
-    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Where metrics go besides metrics.jsonl."""
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab"], ...] = ("tensorboard",)
+    """Where metrics and pictures go besides metrics.jsonl; a tracker that fails is left out, and never stops a run."""
     reward_failures: RewardFailures = field(default_factory=RewardFailures)
     """What happens when a reward fails."""
 
@@ -271,6 +271,8 @@ class Run:
         for name in ("checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers: expected each once, found {list(self.trackers)}")
 
 
 @dataclass(frozen=True, kw_only=True)

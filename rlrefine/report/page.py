@@ -41,7 +41,10 @@ def write_report(recipe: Recipe, folder: RunFolder, rows: Rows) -> None:
                         _data_url(svg.encode(), "image/svg+xml")
                         for svg in stage_curves([r for r in records if r["stage"] == label])
                     ],
-                    "failures": failures([r for r in records if r["stage"] == label]),
+                    "failures": [
+                        *failures([r for r in records if r["stage"] == label]),
+                        *folder.read_notes(label),
+                    ],
                     "samples": _samples(folder, label),
                 }
                 for label in recipe.stages

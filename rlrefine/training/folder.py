@@ -69,6 +69,11 @@ class RunFolder:
         return self.root / "timing.jsonl"
 
     @property
+    def notes(self) -> Path:
+        """What went wrong without stopping the run."""
+        return self.root / "notes.jsonl"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 
@@ -161,6 +166,16 @@ class RunFolder:
 
     def append_timing(self, record: Mapping[str, Any]) -> None:
         _append(self.timing, record)
+
+    def append_note(self, stage: str, text: str) -> None:
+        """Write down what went wrong without stopping the run; the report tells it."""
+        _append(self.notes, {"stage": stage, "note": text})
+
+    def read_notes(self, stage: str) -> list[str]:
+        """What was written down of a stage, each line once."""
+        lines = self.notes.read_text(encoding="utf-8").splitlines() if self.notes.is_file() else []
+        records = [json.loads(line) for line in lines]
+        return list(dict.fromkeys(record["note"] for record in records if record["stage"] == stage))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The records that are complete; a line cut off by a kill is not one."""

@@ -20,7 +20,7 @@ from rlrefine.evaluation.arms import Evaluator, means
 from rlrefine.evaluation.pictures import sample_grid
 from rlrefine.recipe import lineage
 from rlrefine.recipe.arithmetic import stage_offset, stage_steps, step_cost
-from rlrefine.recipe.document import to_mapping
+from rlrefine.recipe.document import flat, to_mapping
 from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.backends import Prepared
 from rlrefine.training.checkpoint import (
@@ -49,7 +49,7 @@ from rlrefine.training.loop import Trainer
 from rlrefine.training.progress import Reporter
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.scoring import build_rewards
-from rlrefine.training.tracking import Trackers
+from rlrefine.training.tracking import Tracked, Trackers
 
 SAMPLE_PICTURES = 8
 
@@ -170,7 +170,8 @@ class StageRun:
         if state is not None:
             prepared.load_optimizer_state(state.optimizer)
             restore_generators(state.generators, self.engine.process)
-        self._train(policy, prepared, begun)
+        with self._begin_records(begun.step) as trackers:
+            self._train(policy, prepared, begun, trackers)
         target = self.folder.weights(self.label)
         publish_weights(target, policy, self.below, self.fingerprint, self.engine.is_main, taken_up=self.grows)
         self.engine.wait()
@@ -196,10 +197,9 @@ class StageRun:
             )
         return state
 
-    def _train(self, policy: Policy, prepared: Prepared, done: Progress) -> None:
+    def _train(self, policy: Policy, prepared: Prepared, done: Progress, trackers: Trackers) -> None:
         steps, offset = stage_steps(self.recipe, self.label), stage_offset(self.recipe, self.label)
         trainer = self._trainer(policy, prepared, offset, steps)
-        trackers = self._begin_records(done.step)
         self.report.stage(self.label, done.step, steps)
         if done.step == 0:
             self._record(trackers, 0, self._validate(policy, trackers, 0))
@@ -219,7 +219,6 @@ class StageRun:
             self._record_seconds(trackers, step, trainer.watch.read())
             if last or step % self.recipe.run.checkpoint_every == 0:
                 self._save(policy, prepared, done)
-        trackers.close()
 
     def _next(
         self, training: Iterator[tuple[int, Mapping[str, float]]], policy: Policy, prepared: Prepared, done: Progress
@@ -279,7 +278,14 @@ class StageRun:
         if self.engine.is_main:
             self.folder.rewind_metrics(self.label, step if step else -1)
         names = self.recipe.run.trackers if self.engine.is_main else ()
-        return Trackers(names, self.folder.tensorboard(self.label), step, self.report)
+        tracked = Tracked(
+            run=self.folder.root,
+            stage=self.label,
+            folder=self.folder.tensorboard(self.label),
+            step=step,
+            recipe=flat(to_mapping(self.recipe)),
+        )
+        return Trackers(names, tracked, self.report, lambda text: self.folder.append_note(self.label, text))
 
     def _record(self, trackers: Trackers, step: int, measured: Mapping[str, float]) -> None:
         """Write down what a step measured, and show it."""
