@@ -5,9 +5,9 @@ plan says so.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from policies.base import Policy
+from policies.loading import DTYPES
+from policies.settings import Precision
 from rlrefine.errors import UsageError
 from rlrefine.recipe.paths import checkpoint_folder
 
@@ -58,6 +60,49 @@ def numbers(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def network_numbers(settings: Any, precision: Precision) -> AbstractContextManager[None]:
+    """New parameters are inside the block as those of the network would be loaded: float32 if they are all trained."""
+    return numbers(DTYPES[precision] if settings.lora else torch.float32)
+
+
+def shape_of(
+    kind: Callable[..., Policy], pipeline: Any, settings: Any, precision: Precision, assumed: str | None
+) -> Shape:
+    """A pipeline as ``kind.load`` would place it.
+
+    Args:
+        kind: the class of the policy.
+        pipeline: of diffusers, without weights.
+        assumed: what a plan says of the pipeline's configurations, if they were not found.
+    """
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    for part in parts.values():
+        part.requires_grad_(False).eval()
+    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
+    texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
+    return Shape(
+        policy=kind(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
+        parts={"text encoders": torch.nn.ModuleList(texts), "autoencoder": pipeline.vae},
+        assumed=assumed,
+    )
+
+
+def configs_of(settings: Any, published: Configs, called: str) -> tuple[Configs, str | None]:
+    """The configuration of each part of a checkpoint, and what a plan says if the published ones are assumed.
+
+    Args:
+        settings: with ``checkpoint`` and ``revision``.
+        called: what was published, in words.
+
+    Raises:
+        UsageError: as ``find_configs``.
+    """
+    found = find_configs(settings.checkpoint, settings.revision, list(published))
+    if found:
+        return found, None
+    return published, f"{settings.checkpoint} is not on this machine: its sizes are those of {called}"
+
+
 def find_configs(checkpoint: str, revision: str | None, parts: list[str]) -> Configs | None:
     """The configuration of each part of a checkpoint: from its folder, or from the cache of the hub.
 
@@ -87,11 +132,6 @@ def _read(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"policy.checkpoint: cannot read the configuration {file}: {error}") from error
-
-
-def assumption(checkpoint: str, published: str) -> str:
-    """What a plan says of a checkpoint whose configurations are not at hand."""
-    return f"{checkpoint} is not on this machine: its sizes are those of {published}"
 
 
 class NoConversation:

@@ -1,9 +1,6 @@
 """Policies with language models for text encoders, without weights."""
 
-from dataclasses import replace
 from typing import Any
-
-import torch
 
 from policies.loading import DTYPES
 from policies.settings import Flux2Settings, Precision, QwenImageEditPlusSettings
@@ -13,9 +10,10 @@ from rlrefine.planning.configs import (
     NoPictures,
     NoReader,
     Shape,
-    assumption,
-    find_configs,
+    configs_of,
+    network_numbers,
     numbers,
+    shape_of,
 )
 from rlrefine.planning.pretend import in_earnest
 
@@ -78,19 +76,15 @@ def flux2(settings: Flux2Settings, precision: Precision) -> Shape:
 
     dev = settings.variant == "dev"
     published = DEV if dev else KLEIN_9B
-    found = find_configs(settings.checkpoint, settings.revision, list(published))
-    configs = found or published
-    frozen = DTYPES[precision]
-    with numbers(frozen if settings.lora else torch.float32):
+    configs, assumed = configs_of(settings, published, DEV_PUBLISHED if dev else KLEIN_PUBLISHED)
+    with network_numbers(settings, precision):
         transformer: Any = Flux2Transformer2DModel.from_config(dict(configs["transformer"]))
-    with numbers(frozen):
+    with numbers(DTYPES[precision]):
         vae: Any = AutoencoderKLFlux2.from_config(dict(configs["vae"]))
         words = dict(configs["text_encoder"])
         text: Any = (
             Mistral3ForConditionalGeneration(Mistral3Config(**words)) if dev else Qwen3ForCausalLM(Qwen3Config(**words))
         )
-    for part in (transformer, vae, text):
-        part.requires_grad_(False).eval()
     with in_earnest():
         scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     tokens: Any = NoConversation()
@@ -98,12 +92,7 @@ def flux2(settings: Flux2Settings, precision: Precision) -> Shape:
         "scheduler": scheduler, "vae": vae, "text_encoder": text, "tokenizer": tokens, "transformer": transformer,
     }  # fmt: skip
     pipeline = Flux2Pipeline(**parts) if dev else Flux2KleinPipeline(**parts, is_distilled=settings.variant == "klein")
-    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
-    return Shape(
-        policy=Flux2(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
-        parts={"text encoders": torch.nn.ModuleList([text]), "autoencoder": vae},
-        assumed=None if found else assumption(settings.checkpoint, DEV_PUBLISHED if dev else KLEIN_PUBLISHED),
-    )
+    return shape_of(Flux2, pipeline, settings, precision, assumed)
 
 
 DEV_PUBLISHED = "FLUX.2-dev as published (32.2 billion parameters, Mistral Small 3.2)"
@@ -119,17 +108,13 @@ def qwen_image_edit_plus(settings: QwenImageEditPlusSettings, precision: Precisi
 
     from policies.qwen_image_edit_plus import QwenImageEditPlus
 
-    found = find_configs(settings.checkpoint, settings.revision, list(QWEN))
-    configs = found or QWEN
-    frozen = DTYPES[precision]
+    configs, assumed = configs_of(settings, QWEN, QWEN_PUBLISHED)
     config = Qwen2_5_VLConfig(**dict(configs["text_encoder"]))
-    with numbers(frozen if settings.lora else torch.float32):
+    with network_numbers(settings, precision):
         transformer: Any = QwenImageTransformer2DModel.from_config(dict(configs["transformer"]))
-    with numbers(frozen):
+    with numbers(DTYPES[precision]):
         vae: Any = AutoencoderKLQwenImage.from_config(dict(configs["vae"]))
         text: Any = Qwen2_5_VLForConditionalGeneration(config)
-    for part in (transformer, vae, text):
-        part.requires_grad_(False).eval()
     with in_earnest():
         scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     nothing: Any = NoConversation()
@@ -138,9 +123,4 @@ def qwen_image_edit_plus(settings: QwenImageEditPlusSettings, precision: Precisi
     )  # fmt: skip
     pipeline.image_processor = NoPictures()
     pipeline.encode_prompt = NoReader(text, config, pipeline.prompt_template_encode_start_idx)
-    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
-    return Shape(
-        policy=QwenImageEditPlus(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
-        parts={"text encoders": torch.nn.ModuleList([text]), "autoencoder": vae},
-        assumed=None if found else assumption(settings.checkpoint, QWEN_PUBLISHED),
-    )
+    return shape_of(QwenImageEditPlus, pipeline, settings, precision, assumed)

@@ -1,14 +1,11 @@
 """Policies without weights: the real classes, from the configurations of a checkpoint, around empty tensors."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
-
-import torch
 
 from policies.loading import DTYPES
 from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
-from rlrefine.planning.configs import Configs, NoTokens, Shape, assumption, find_configs, numbers
+from rlrefine.planning.configs import Configs, NoTokens, Shape, configs_of, network_numbers, numbers, shape_of
 from rlrefine.planning.multi_shapes import flux2, qwen_image_edit_plus
 from rlrefine.planning.pretend import in_earnest
 
@@ -62,28 +59,19 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
 
     from policies.flux_kontext import FluxKontext
 
-    found = find_configs(settings.checkpoint, settings.revision, list(FLUX_KONTEXT_DEV))
-    configs = found or FLUX_KONTEXT_DEV
-    frozen = DTYPES[precision]
-    with numbers(frozen if settings.lora else torch.float32):
+    configs, assumed = configs_of(settings, FLUX_KONTEXT_DEV, FLUX_KONTEXT_PUBLISHED)
+    with network_numbers(settings, precision):
         transformer: Any = FluxTransformer2DModel.from_config(dict(configs["transformer"]))
-    with numbers(frozen):
+    with numbers(DTYPES[precision]):
         vae: Any = AutoencoderKL.from_config(dict(configs["vae"]))
         clip: Any = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
         t5: Any = T5EncoderModel(T5Config(**configs["text_encoder_2"]))
-    for part in (transformer, vae, clip, t5):
-        part.requires_grad_(False).eval()
     tokens: Any = NoTokens(clip.config.max_position_embeddings)
-    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
     pipeline = FluxKontextPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=tokens,
         text_encoder_2=t5, tokenizer_2=tokens, transformer=transformer,
     )  # fmt: skip
-    return Shape(
-        policy=FluxKontext(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
-        parts={"text encoders": torch.nn.ModuleList([clip, t5]), "autoencoder": vae},
-        assumed=None if found else assumption(settings.checkpoint, FLUX_KONTEXT_PUBLISHED),
-    )
+    return shape_of(FluxKontext, pipeline, settings, precision, assumed)
 
 
 def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) -> Shape:
@@ -94,16 +82,12 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
 
     from policies.instruct_pix2pix import InstructPix2Pix
 
-    found = find_configs(settings.checkpoint, settings.revision, list(INSTRUCT_PIX2PIX))
-    configs = found or INSTRUCT_PIX2PIX
-    frozen = DTYPES[precision]
-    with numbers(frozen if settings.lora else torch.float32):
+    configs, assumed = configs_of(settings, INSTRUCT_PIX2PIX, INSTRUCT_PIX2PIX_PUBLISHED)
+    with network_numbers(settings, precision):
         unet: Any = UNet2DConditionModel.from_config(dict(configs["unet"]))
-    with numbers(frozen):
+    with numbers(DTYPES[precision]):
         vae: Any = AutoencoderKL.from_config(dict(configs["vae"]))
         clip: Any = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
-    for part in (unet, vae, clip):
-        part.requires_grad_(False).eval()
     ddim = configs["scheduler"].get("_class_name") == DDIMScheduler.__name__
     with in_earnest():  # a schedule is looked at
         kind = DDIMScheduler if ddim else EulerAncestralDiscreteScheduler
@@ -114,12 +98,7 @@ def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) ->
         vae=vae, text_encoder=clip, tokenizer=tokens, unet=unet, scheduler=scheduler,
         safety_checker=nothing, feature_extractor=nothing, requires_safety_checker=False,
     )  # fmt: skip
-    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
-    return Shape(
-        policy=InstructPix2Pix(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),
-        parts={"text encoders": torch.nn.ModuleList([clip]), "autoencoder": vae},
-        assumed=None if found else assumption(settings.checkpoint, INSTRUCT_PIX2PIX_PUBLISHED),
-    )
+    return shape_of(InstructPix2Pix, pipeline, settings, precision, assumed)
 
 
 FLUX_KONTEXT_PUBLISHED = "FLUX.1-Kontext-dev as published (11.9 billion parameters, T5-XXL, CLIP-L)"
