@@ -12,12 +12,19 @@ from rlrefine.data.sources import parse_source
 from rlrefine.recipe.paths import checkpoint_folder
 from rlrefine.recipe.schema import Recipe
 
+FLUX2_APACHE = ("FLUX.2-klein-4B", "FLUX.2-klein-base-4B")
+FLUX2_NON_COMMERCIAL = ("FLUX.2-klein-9B", "FLUX.2-klein-base-9B", "FLUX.2-dev")
+
 CHECKPOINTS = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
+    **{f"black-forest-labs/{name}": "Apache-2.0" for name in FLUX2_APACHE},
+    **{f"black-forest-labs/{name}": "FLUX Non-Commercial License" for name in FLUX2_NON_COMMERCIAL},
     "Qwen/Qwen-Image-Edit-2509": "Apache-2.0",
-    "Qwen/Qwen-Image-Edit-2511": "Apache-2.0",
+    "Qwen/Qwen-Image-Edit-2511": "Apache-2.0, as the README of QwenLM/Qwen-Image says; its card was not read here",
     **dict.fromkeys(EMBEDDED, OURS),
 }
+"""Base models by the name that a recipe gives them. FLUX.2's are those of the table in the README of
+black-forest-labs/flux2 (commit f72e0dc), 2509's that of its page on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,11 @@ def test_licences_are_stated_where_known_and_never_guessed(tmp_path):
     (tmp_path / "said").mkdir()
     (tmp_path / "said" / "README.md").write_text("---\nlicense: mit\n---\n# model\n")
     assert weights_of("black-forest-labs/FLUX.1-Kontext-dev") == "FLUX.1 [dev] Non-Commercial License"
+    for name in ("FLUX.2-dev", "FLUX.2-klein-9B", "FLUX.2-klein-base-9B"):
+        assert weights_of(f"black-forest-labs/{name}") == "FLUX Non-Commercial License"
+    assert weights_of("black-forest-labs/FLUX.2-klein-base-4B") == "Apache-2.0"
+    assert weights_of("Qwen/Qwen-Image-Edit-2509") == "Apache-2.0"
+    assert "its card was not read here" in weights_of("Qwen/Qwen-Image-Edit-2511")
     assert weights_of("tiny-kontext") == "Apache-2.0, as this project"
     assert weights_of(tmp_path / "said") == "mit (its README.md says)"
     assert weights_of("someone/else") == weights_of(tmp_path) == UNKNOWN
