@@ -46,15 +46,24 @@ def random_kontext():
 
 
 @pytest.fixture
-def kontext_policy(random_kontext):
-    """A policy of its own around a copy of the random pipeline."""
+def make_kontext(random_kontext):
+    """Policies of their own around copies of the random pipeline, with settings of a recipe."""
     import copy
 
     from policies.flux_kontext import FluxKontext
     from policies.settings import FluxKontextSettings
 
-    settings = FluxKontextSettings(checkpoint="random", prompt_tokens=16)
-    return FluxKontext(copy.deepcopy(random_kontext), settings)
+    def make(**settings):
+        given = FluxKontextSettings(**{"checkpoint": "random", "prompt_tokens": 16, **settings})
+        return FluxKontext(copy.deepcopy(random_kontext), given)
+
+    return make
+
+
+@pytest.fixture
+def kontext_policy(make_kontext):
+    """A policy of its own around a copy of the random pipeline."""
+    return make_kontext()
 
 
 @pytest.fixture(scope="session")

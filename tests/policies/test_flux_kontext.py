@@ -82,6 +82,30 @@ def test_a_whole_rollout_is_that_of_the_pipeline(random_kontext, kontext_policy,
     torch.testing.assert_close(ours, pipeline_images(random_kontext, pixels, latents), rtol=0, atol=2e-5)
 
 
+def test_several_references_are_called_as_the_transformer_of_the_pipeline_takes_them(random_kontext, kontext_policy):
+    """The pipeline takes one image; each of three is prepared by it, and their first position axes count on."""
+    pipe, sizes = random_kontext, [(64, 64), (32, 96), (64, 32)]
+    images, latents = [torch.rand(1, 3, *size) for size in sizes], torch.randn(1, 64, 32)
+    prompt, pooled, text_ids = pipe.encode_prompt(PROMPTS[:1], None, max_sequence_length=16)
+    packed, ids = [], []
+    for number, image in enumerate(images, start=1):
+        _, tokens, latent_ids, image_ids = pipe.prepare_latents(
+            2 * image - 1, 1, 8, 64, 64, torch.float32, torch.device("cpu"), torch.Generator()
+        )
+        assert image_ids[:, 0].unique().tolist() == [1]
+        packed.append(tokens)
+        ids.append(image_ids + torch.tensor([number - 1, 0, 0]))
+    theirs = pipe.transformer(
+        hidden_states=torch.cat([latents, *packed], dim=1), timestep=torch.tensor([0.625]),
+        guidance=torch.tensor([GUIDANCE]), pooled_projections=pooled, encoder_hidden_states=prompt,
+        txt_ids=text_ids, img_ids=torch.cat([latent_ids, *ids]), return_dict=False,
+    )[0][:, :64]  # fmt: skip
+    conditioning = kontext_policy.encode(PROMPTS[:1], [[image[0] for image in images]])
+    ours = kontext_policy.velocity(latents, torch.tensor([0.625]), conditioning, GUIDANCE)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert theirs.abs().max() > 0.1
+
+
 def test_guidance_and_prompt_reach_the_network(kontext_policy, drafts):
     _, images = drafts
     latents, sigma = torch.randn(1, 64, 32), torch.tensor([0.5])

@@ -87,10 +87,11 @@ def test_one_velocity_is_that_of_the_pipeline(random_qwen, make_qwen, shown, sma
     assert not torch.allclose(expected, told, atol=1e-3)
 
 
+@pytest.mark.parametrize("zero_cond_t", [True, False], ids=["2511", "2509"])
 @pytest.mark.parametrize("guidance", [GUIDANCE, 1.0])
-def test_a_whole_rollout_is_that_of_the_pipeline(random_qwen, make_qwen, shown, small, guidance):
+def test_a_whole_rollout_is_that_of_the_pipeline(random_qwen, make_qwen, shown, small, guidance, zero_cond_t):
     pictures, images = shown
-    latents, policy, pipe = torch.randn(1, *SHAPE), make_qwen(), random_qwen()
+    latents, policy, pipe = torch.randn(1, *SHAPE), make_qwen(zero_cond_t), random_qwen(zero_cond_t)
     plan = RolloutPlan(sigmas=policy.schedule(SIZE).sigmas(STEPS), guidance=guidance)
     conditioning = policy.encode([PROMPT], [images], size=SIZE)
     trajectory = rollout(policy, conditioning, latents, plan, 1, lambda step: latents)

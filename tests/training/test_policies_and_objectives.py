@@ -32,36 +32,12 @@ from rlrefine.training.settings import (
     SftSettings,
     StochasticSettings,
 )
+from tests.training.models import MODELS, guidance_of, policy_of
 
 SIZE, GROUP = (32, 32), 2
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
 BEGIN, END = "<!-- found by tests/training/test_policies_and_objectives.py -->\n", "<!-- end -->\n"
-MODELS = {
-    "flux_kontext": ("make_kontext", {}),
-    "flux_kontext, `position_ids: mask`": ("make_kontext", {"position_ids": "mask"}),
-    "flux2, `klein_base`": ("make_flux2", {"variant": "klein_base"}),
-    "flux2, `klein`": ("make_flux2", {"variant": "klein"}),
-    "flux2, `dev`": ("make_flux2", {"variant": "dev"}),
-    "qwen_image_edit_plus, as 2511": ("make_qwen", {"zero_cond_t": True}),
-    "qwen_image_edit_plus, as 2509": ("make_qwen", {"zero_cond_t": False}),
-    "instruct_pix2pix": ("make_pix2pix", {}),
-}
-SCALES = {("image", "text"): {"image": 1.5, "text": 7.5}, ("text",): 4.0, (): 2.5}
 FOUND: dict[tuple[str, str], str] = {}
-
-
-@pytest.fixture
-def make_kontext(random_kontext):
-    import copy
-
-    from policies.flux_kontext import FluxKontext
-    from policies.settings import FluxKontextSettings
-
-    def make(**settings):
-        given = FluxKontextSettings(checkpoint="random", prompt_tokens=16, **settings)
-        return FluxKontext(copy.deepcopy(random_kontext), given)
-
-    return make
 
 
 def rows():
@@ -127,10 +103,8 @@ def ratios(policy, experience):
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("model", MODELS)
 def test_one_step_of_every_objective_moves_every_policy(request, model, name):
-    fixture, settings = MODELS[model]
-    policy, batch = request.getfixturevalue(fixture)(**settings), rows()
-    guidance = SCALES[policy.settings.scales] if getattr(policy.settings, "guided", True) else 1.0
-    objective, uses = objective_of(name, guidance), OBJECTIVES[name].uses
+    policy, batch = policy_of(request, model), rows()
+    objective, uses = objective_of(name, guidance_of(policy)), OBJECTIVES[name].uses
     policy.stage.begin("now", 0, LoraSettings(rank=2, alpha=2), reference="reference" in uses)
     if "old" in uses:
         policy.stage.start_old()
