@@ -17,10 +17,8 @@ from rlrefine.training.progress import LineReporter
 
 
 @pytest.fixture(scope="session")
-def checkpoint(random_kontext, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint") / "kontext"
-    random_kontext.save_pretrained(folder)
-    return folder
+def checkpoint(random_checkpoint):
+    return random_checkpoint
 
 
 @pytest.fixture(scope="session")

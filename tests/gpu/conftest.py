@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from tests.e2e.conftest import checkpoint, recipe_text, small_rows  # noqa: F401
-from tests.policies.conftest import load, rows, saved_kontext  # noqa: F401
+from tests.policies.conftest import load, rows  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 # what comes before the command line: algorithms that add in one order, and arithmetic that is float32's

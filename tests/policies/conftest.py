@@ -3,29 +3,21 @@ import torch
 
 
 @pytest.fixture(scope="session")
-def saved_kontext(random_kontext, tmp_path_factory):
-    """The random pipeline as a folder."""
-    folder = tmp_path_factory.mktemp("policies") / "kontext"
-    random_kontext.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def saved_pix2pix(random_pix2pix, tmp_path_factory):
-    """The other random pipeline as a folder."""
+    """The random InstructPix2Pix as a folder."""
     folder = tmp_path_factory.mktemp("policies") / "pix2pix"
     random_pix2pix.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def load(saved_kontext):
+def load(random_checkpoint):
     """Load the random model with settings of a recipe."""
     from policies.flux_kontext import FluxKontext
     from policies.settings import FluxKontextSettings
 
     def make(precision="fp32", device="cpu", **settings):
-        given = {"checkpoint": str(saved_kontext), "prompt_tokens": 16} | settings
+        given = {"checkpoint": str(random_checkpoint), "prompt_tokens": 16} | settings
         return FluxKontext.load(FluxKontextSettings(**given), device, precision)
 
     return make

@@ -148,18 +148,18 @@ def test_folders_that_hold_something_else(tmp_path, index, message):
             look(settings)
 
 
-def test_a_folder_with_a_part_missing_is_one_message(saved_kontext, tmp_path):
+def test_a_folder_with_a_part_missing_is_one_message(random_checkpoint, tmp_path):
     import shutil
 
-    shutil.copytree(saved_kontext, tmp_path / "model")
+    shutil.copytree(random_checkpoint, tmp_path / "model")
     shutil.rmtree(tmp_path / "model/vae")
     with pytest.raises(PolicyError, match=r"cannot load .*model as FLUX\.1-Kontext") as caught:
         FluxKontext.load(FluxKontextSettings(checkpoint=str(tmp_path / "model")))
     assert "it is no folder" not in str(caught.value)
 
 
-def test_what_is_at_hand_passes(saved_kontext):
-    for checkpoint in ("tiny-kontext", str(saved_kontext)):
+def test_what_is_at_hand_passes(random_checkpoint):
+    for checkpoint in ("tiny-kontext", str(random_checkpoint)):
         assert check_checkpoint(checkpoint, None, "FluxKontextPipeline", EMBEDDED) is None  # or it raises, as for
         with pytest.raises(PolicyError, match="holds a FluxKontextPipeline, expected a FluxPipeline"):
             check_checkpoint(checkpoint, None, "FluxPipeline", EMBEDDED)

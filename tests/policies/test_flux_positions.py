@@ -8,6 +8,7 @@ from policies.flux_positions import masked_positions, region_positions
 from policies.rollout import replay, rollout
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
+from tests.policies.calls import calls_of
 
 SIGMA, GUIDANCE = torch.tensor([0.6, 0.3]), 2.5
 
@@ -72,15 +73,6 @@ def test_masks_change_the_velocity_where_they_are_looked_at(load, rows):
 
     assert moves(load(position_ids="mask"))
     assert not moves(load(position_ids="image"))
-
-
-def calls_of(policy):
-    """How many rows each call of the network has."""
-    counts = []
-    policy.trained.register_forward_pre_hook(
-        lambda module, args, given: counts.append(len(given["hidden_states"])), with_kwargs=True
-    )
-    return counts
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["equal masks", "different masks"])

@@ -1,25 +1,15 @@
 """An adapter of one rank enters one of another: the same output at first, and all of it learns."""
 
-import copy
-
 import pytest
 import torch
 
 from policies.errors import PolicyError
-from policies.flux_kontext import FluxKontext
 from policies.grown_adapter import grown
-from policies.settings import FluxKontextSettings, LoraSettings
+from policies.settings import LoraSettings
 from rlrefine.training.handover import load_weights, publish_weights, read_record, take_up_weights
+from tests.policies.calls import disturb
 
 SMALL, LARGE = LoraSettings(rank=2, alpha=4), LoraSettings(rank=5, alpha=3)
-
-
-@pytest.fixture
-def make(random_kontext):
-    def policy():
-        return FluxKontext(copy.deepcopy(random_kontext), FluxKontextSettings(checkpoint="random", prompt_tokens=16))
-
-    return policy
 
 
 @pytest.fixture
@@ -34,15 +24,13 @@ def velocity():
 
 
 def moved(policy):
-    with torch.no_grad():
-        for parameter in policy.stage.parameters.values():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+    disturb(policy.stage)
     return policy
 
 
 @pytest.fixture
-def sft(make):
-    policy = make()
+def sft(make_kontext):
+    policy = make_kontext()
     policy.stage.begin("sft", 0, SMALL)
     return moved(policy)
 
@@ -61,8 +49,8 @@ def test_hand_values():
     torch.testing.assert_close(product, torch.tensor([[6.0, 12.0], [12.0, 24.0]]))
 
 
-def test_equal_scales_leave_every_bit(sft, make):
-    policy = make()
+def test_equal_scales_leave_every_bit(sft, make_kontext):
+    policy = make_kontext()
     policy.stage.begin("grpo", 1, LoraSettings(rank=64, alpha=128))
     policy.stage.take_up(sft.stage.adapter_state(), SMALL)
     before, after = sft.stage.adapter_state(), policy.stage.adapter_state()
@@ -72,8 +60,8 @@ def test_equal_scales_leave_every_bit(sft, make):
         assert bool(new.any()) == ("lora_A" in name)
 
 
-def test_the_larger_adapter_begins_as_the_smaller_one_ended(sft, make, velocity):
-    policy, base = make(), velocity(make())
+def test_the_larger_adapter_begins_as_the_smaller_one_ended(sft, make_kontext, velocity):
+    policy, base = make_kontext(), velocity(make_kontext())
     policy.stage.begin("grpo", 1, LARGE)
     torch.testing.assert_close(velocity(policy), base, rtol=0, atol=1e-5)
     policy.stage.take_up(sft.stage.adapter_state(), SMALL)
@@ -81,8 +69,8 @@ def test_the_larger_adapter_begins_as_the_smaller_one_ended(sft, make, velocity)
     assert not torch.allclose(velocity(policy), base, atol=1e-3)
 
 
-def test_the_reference_is_what_it_began_as(sft, make, velocity):
-    policy = make()
+def test_the_reference_is_what_it_began_as(sft, make_kontext, velocity):
+    policy = make_kontext()
     policy.stage.begin("grpo", 1, LARGE)
     policy.stage.take_up(sft.stage.adapter_state(), SMALL)
     moved(policy)
@@ -96,9 +84,9 @@ def test_the_reference_is_what_it_began_as(sft, make, velocity):
         assert torch.equal(velocity(policy), now)
 
 
-def test_new_columns_learn_and_padding_with_zeros_never_would(sft, make):
+def test_new_columns_learn_and_padding_with_zeros_never_would(sft, make_kontext):
     def gradient(zeros):
-        policy = make()
+        policy = make_kontext()
         policy.stage.begin("grpo", 1, LARGE)
         policy.stage.take_up(sft.stage.adapter_state(), SMALL)
         name = next(name for name in policy.stage.parameters if ".lora_B." in name)
@@ -115,9 +103,9 @@ def test_new_columns_learn_and_padding_with_zeros_never_would(sft, make):
     assert not gradient(zeros=True).any()
 
 
-def test_stages_hand_a_grown_adapter_on_as_one(sft, make, velocity, tmp_path):
+def test_stages_hand_a_grown_adapter_on_as_one(sft, make_kontext, velocity, tmp_path):
     publish_weights(tmp_path / "sft", sft, None, "first")
-    policy = make()
+    policy = make_kontext()
     load_weights(policy, tmp_path / "sft", but_the_last=True)
     policy.stage.begin("grpo", 1, LARGE)
     take_up_weights(policy, tmp_path / "sft", reference=False)
@@ -127,13 +115,13 @@ def test_stages_hand_a_grown_adapter_on_as_one(sft, make, velocity, tmp_path):
     moved(policy)
     publish_weights(tmp_path / "grpo", policy, tmp_path / "sft", "second", taken_up=True)
     assert [entry["name"] for entry in read_record(tmp_path / "grpo")["adapters"]] == ["grpo"]
-    again = make()
+    again = make_kontext()
     load_weights(again, tmp_path / "grpo")
     assert torch.equal(velocity(again), velocity(policy))
 
 
-def test_what_cannot_enter_is_refused(sft, make):
-    policy = make()
+def test_what_cannot_enter_is_refused(sft, make_kontext):
+    policy = make_kontext()
     policy.stage.begin("grpo", 1, LoraSettings(rank=1, alpha=1))
     with pytest.raises(PolicyError, match="an adapter of rank 2 cannot enter one of rank 1"):
         policy.stage.take_up(sft.stage.adapter_state(), SMALL)

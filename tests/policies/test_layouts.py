@@ -7,6 +7,7 @@ from policies.layouts import MixedLayouts, grouped
 from policies.rollout import replay, rollout
 from policies.schedule import sigma_schedule
 from policies.trajectory import RolloutPlan
+from tests.policies.calls import calls_of
 
 PROMPTS = ["restore the text", "make it brighter", "restore the logo", "restore the face", "make the sky blue"]
 SIZES = [[(64, 64), (32, 96)], [(64, 64)], [(64, 64), (32, 96)], [(64, 64), (64, 32), (32, 32)], [(64, 64)]]
@@ -22,14 +23,6 @@ def images():
 @pytest.fixture
 def latents():
     return torch.randn(len(PROMPTS), 64, 32)
-
-
-def calls_of(policy):
-    counts = []
-    policy.trained.register_forward_hook(
-        lambda module, given, named, output: counts.append(len(named["hidden_states"])), with_kwargs=True
-    )
-    return counts
 
 
 def test_a_mixed_batch_equals_its_rows_one_by_one(kontext_policy, images, latents):

@@ -106,7 +106,7 @@ def test_a_picture_survives_the_autoencoder_as_well_as_in_float32(load):
     assert (restored - half_restored).abs().mean() < 2 / 255
 
 
-def test_the_registry_hands_the_precision_on(saved_kontext):
-    settings = FluxKontextSettings(checkpoint=str(saved_kontext), prompt_tokens=16)
+def test_the_registry_hands_the_precision_on(random_checkpoint):
+    settings = FluxKontextSettings(checkpoint=str(random_checkpoint), prompt_tokens=16)
     assert POLICIES["flux_kontext"].load(settings, "cpu").dtype == torch.float32
     assert POLICIES["flux_kontext"].load(settings, "cpu", "bf16").dtype == torch.bfloat16

@@ -3,6 +3,7 @@ import torch
 
 from policies.errors import PolicyError
 from policies.settings import LoraSettings
+from tests.policies.calls import disturb
 
 LORA = LoraSettings(rank=4, alpha=4)
 
@@ -17,12 +18,6 @@ def velocity(kontext_policy):
             return kontext_policy.velocity(latents, torch.tensor([0.6]), conditioning, 2.5)
 
     return evaluate
-
-
-def disturb(stage):
-    with torch.no_grad():
-        for parameter in stage.parameters.values():
-            parameter.add_(0.05 * torch.randn_like(parameter))
 
 
 @pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
@@ -113,11 +108,7 @@ def test_weights_come_back_after_an_error_too(kontext_policy):
     assert all(torch.equal(before[name], value) for name, value in stage.state().items())
 
 
-def test_handed_over_weights_are_the_average_and_fit_another_policy(kontext_policy, random_kontext, velocity):
-    import copy
-
-    from policies.flux_kontext import FluxKontext
-
+def test_handed_over_weights_are_the_average_and_fit_another_policy(kontext_policy, make_kontext):
     stage = kontext_policy.stage
     stage.begin("sft", 0, LORA)
     stage.start_ema(0.5)
@@ -126,7 +117,7 @@ def test_handed_over_weights_are_the_average_and_fit_another_policy(kontext_poli
     stage.update_ema()
     handed = stage.adapter_state()
     assert all(".sft." not in name for name in handed)
-    other = FluxKontext(copy.deepcopy(random_kontext), kontext_policy.settings)
+    other = make_kontext()
     other.stage.begin("sft", 123, LORA)
     other.stage.load_adapter_state(handed)
     for name, value in stage.ema_state().items():
@@ -157,14 +148,10 @@ def test_weights_of_another_model_are_refused(kontext_policy):
         kontext_policy.stage.load(state | {name: torch.zeros(1)})
 
 
-def test_the_first_weights_follow_from_the_seed_alone(kontext_policy, random_kontext):
-    import copy
-
-    from policies.flux_kontext import FluxKontext
-
+def test_the_first_weights_follow_from_the_seed_alone(make_kontext):
     def first_weights(seed):
         torch.rand(7)  # whatever was drawn before
-        policy = FluxKontext(copy.deepcopy(random_kontext), kontext_policy.settings)
+        policy = make_kontext()
         policy.stage.begin("sft", seed, LORA)
         return torch.cat([value.flatten() for value in policy.stage.state().values()])
 
