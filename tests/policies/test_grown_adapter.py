@@ -14,9 +14,11 @@ SMALL, LARGE = LoraSettings(rank=2, alpha=4), LoraSettings(rank=5, alpha=3)
 
 @pytest.fixture
 def velocity():
-    latents, image = torch.randn(1, 16, 32), torch.rand(3, 32, 32)
+    noise, image = torch.randn(1, 16, 32), torch.rand(3, 32, 32)
 
     def of(policy):
+        tokens, channels = policy.latent_shape((32, 32))
+        latents = noise[:, :tokens, :channels]
         with torch.no_grad():
             return policy.velocity(latents, torch.tensor([0.5]), policy.encode(["restore it"], [[image]]), 2.5)
 
@@ -58,6 +60,26 @@ def test_equal_scales_leave_every_bit(sft, make_kontext):
         kept, new = (after[name][:2], after[name][2:]) if "lora_A" in name else (after[name][:, :2], after[name][:, 2:])
         assert torch.equal(kept, value)
         assert bool(new.any()) == ("lora_A" in name)
+
+
+@pytest.mark.parametrize("make", ["make_kontext", "make_flux2", "make_qwen"])
+def test_an_adapter_of_rank_32_enters_one_of_rank_64_exactly(make, request, velocity):
+    """As DyRef's supervised adapter becomes that of its GRPO: A₀ beside random rows, B₀ beside zeros."""
+    small, large = LoraSettings(rank=32, alpha=32), LoraSettings(rank=64, alpha=64)
+    first, second = (request.getfixturevalue(make)() for _ in "ab")
+    first.stage.begin("sft", 0, small)
+    moved(first)
+    second.stage.begin("grpo", 1, large)
+    base = velocity(second)
+    second.stage.take_up(first.stage.adapter_state(), small)
+    before, after = first.stage.adapter_state(), second.stage.adapter_state()
+    for name, value in before.items():
+        down = "lora_A" in name
+        kept, new = (after[name][:32], after[name][32:]) if down else (after[name][:, :32], after[name][:, 32:])
+        assert torch.equal(kept, value)
+        assert bool(new.any()) == down
+    torch.testing.assert_close(velocity(second), velocity(first), rtol=0, atol=1e-5)
+    assert not torch.allclose(velocity(first), base, atol=1e-3)
 
 
 def test_the_larger_adapter_begins_as_the_smaller_one_ended(sft, make_kontext, velocity):
