@@ -5,6 +5,7 @@ the numbers · 75 a reward fails too often, and what was learnt is saved: try ag
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class RlrefineError(Exception):
@@ -25,7 +26,7 @@ class RecipeError(RlrefineError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[object]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[Any, ...] = tuple(problems)
         count = f"{len(self.problems)} problem{'s' if len(self.problems) > 1 else ''} in the recipe"
         super().__init__("\n".join([count, *(f"  {problem}" for problem in self.problems)]))
 

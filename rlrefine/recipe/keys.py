@@ -1,4 +1,4 @@
-"""Which keys may stand at a place of a recipe: for suggestions, and for the descriptions in the JSON Schema."""
+"""Which keys may stand at a place of a recipe: and what they mean: for suggestions, and for the JSON Schema."""
 
 import ast
 import inspect
@@ -16,37 +16,53 @@ from rlrefine.recipe.problems import Path
 
 def known_keys(data: Any, path: Path) -> list[str]:
     """The keys of the mapping at ``path``; none where it is not a section that has fixed keys."""
+    names = [column.name for section in sections_at(data, path) for column in fields(section)]
+    return [*([] if path else ["base"]), *(name for name in names if name != "settings")]
+
+
+def meaning(data: Any, path: Path) -> str:
+    """What the key at ``path`` means; nothing where it is a label, or of another package that does not say.
+
+    >>> meaning({"policy": {"name": "flux_kontext"}}, ("policy", "prompt_tokens"))
+    'Tokens that every prompt is padded to.'
+    """
+    key = str(path[-1])
+    said = (descriptions(section).get(key, "") for section in sections_at(data, path[:-1]))
+    return " ".join(next(filter(None, said), "").split())
+
+
+def sections_at(data: Any, path: Path) -> list[type]:
+    """The dataclasses whose fields may stand in the mapping at ``path``; a part has shared ones and its settings."""
     if not path:
-        return ["base", *(f.name for f in fields(schema.Recipe))]
+        return [schema.Recipe]
     section, *inner = path
     part: Any = data.get(section) if isinstance(data, Mapping) else None
     if section == "policy":
-        return _part_keys(POLICY, part, inner)
+        return _part_sections(POLICY, part, inner)
     if section in ("rewards", "stages"):
         kind = REWARD if section == "rewards" else OBJECTIVE
         if not inner or not isinstance(part, Mapping):
             return []
         label, *inner = inner
-        return _part_keys(kind, part.get(label), inner)
-    return _keys_of(get_type_hints(schema.Recipe)[str(section)], inner)
+        return _part_sections(kind, part.get(label), inner)
+    return _sections_in(get_type_hints(schema.Recipe).get(str(section)), inner)
 
 
-def _part_keys(kind: Kind, part: Any, inner: list[str | int]) -> list[str]:
+def _part_sections(kind: Kind, part: Any, inner: list[str | int]) -> list[type]:
     name = part.get(kind.tag) if isinstance(part, Mapping) else None
-    settings = kind.registry[str(name)].settings if name in kind.registry else None
+    sections = [kind.shared, *([kind.registry[str(name)].settings] if name in kind.registry else [])]
     if inner and inner[0] == "transform" and kind is REWARD:
-        return _part_keys(TRANSFORM, part.get("transform"), inner[1:])
-    hints = get_type_hints(kind.shared) | (get_type_hints(settings) if settings else {})
-    if inner:
-        return _keys_of(hints.get(str(inner[0])), inner[1:])
-    return [key for key in hints if key != "settings"]
+        return _part_sections(TRANSFORM, part.get("transform") if isinstance(part, Mapping) else None, inner[1:])
+    if not inner:
+        return sections
+    hints = {key: hint for section in sections for key, hint in get_type_hints(section).items()}
+    return _sections_in(hints.get(str(inner[0])), inner[1:])
 
 
-def _keys_of(hint: Any, inner: list[str | int]) -> list[str]:
+def _sections_in(hint: Any, inner: list[str | int]) -> list[type]:
     for member in unwrapped(hint):
         if isinstance(member, type) and is_dataclass(member):
-            hints = get_type_hints(member)
-            return _keys_of(hints.get(str(inner[0])), inner[1:]) if inner else list(hints)
+            return _sections_in(get_type_hints(member).get(str(inner[0])), inner[1:]) if inner else [member]
     return []
 
 

@@ -3,10 +3,12 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 Path = tuple[str | int, ...]
 Finding = tuple[Path, str, str, str]
 """Where, what was found, what was expected, and what to do."""
+COMMAND_LINE = "command line"
 
 
 def dotted(path: Path) -> str:
@@ -54,6 +56,12 @@ class Problem:
     expected: str
     advice: str = ""
     origin: Origin | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """For scripts."""
+        file, line = (self.origin.source, self.origin.line) if self.origin else (None, None)
+        told = {"found": self.found, "expected": self.expected, "advice": self.advice}
+        return {"key": dotted(self.path), **told, "source": file, "line": line}
 
     def __str__(self) -> str:
         where = f"{self.origin}: " if self.origin else ""

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.plugins import check_recipe, plugin_recipes
 from rlrefine.recipe.overlay import delete_marked, without_marks
-from rlrefine.recipe.problems import Finding, Origin, Path, Problem, closest, dotted
+from rlrefine.recipe.problems import COMMAND_LINE, Finding, Origin, Path, Problem, closest, dotted
 
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
 LARGEST_FILE = 1_000_000
@@ -59,10 +59,19 @@ def built_in_studies() -> dict[str, FilePath]:
     return {name.removeprefix(f"{STUDIES}/"): file for name, file in found if name.startswith(f"{STUDIES}/")}
 
 
-def _travelling() -> dict[str, FilePath]:
+def schema_file() -> FilePath:
+    """The JSON Schema that travels with the recipes."""
+    return (_travelling_folder() / SCHEMA).resolve()
+
+
+def _travelling_folder() -> FilePath:
     package = FilePath(__file__).parent.parent
     places = [package / "_recipes", package.parent / "recipes"]  # installed, and in a checkout
-    folder = next((place for place in places if place.is_dir()), places[0])
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _travelling() -> dict[str, FilePath]:
+    folder = _travelling_folder()
     return {str(file.relative_to(folder).with_suffix("")): file for file in sorted(folder.rglob("*.yaml"))}
 
 
@@ -101,7 +110,7 @@ def copy_recipe(name: str, target: FilePath) -> FilePath:
     try:
         target.write_text(text.replace(f"$schema={SCHEMA}\n", f"$schema={schema}\n", 1), encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error}") from error
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
     return target
 
 
@@ -226,9 +235,11 @@ def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UsageError(f"override {override!r}: {str(error).splitlines()[0]}") from error
     assert isinstance(merged, DictConfig)
-    source.origins[tuple(keys)] = Origin(source=f"command line ({override})")
+    origin = Origin(source=f"{COMMAND_LINE} ({override})")
+    source.origins[tuple(keys)] = origin
     if node := yaml.compose(value, Loader=yaml.SafeLoader):
         for path, inner, _ in _walk(node, tuple(keys), 1):
+            source.origins[path] = origin
             source.problems += _ambiguous(path, inner, source)
     return merged
 
