@@ -27,7 +27,7 @@ def code_of(arguments) -> int:
         (["validate", "omnirefiner_tiny", "stages.grpo.step=3"], "did you mean 'steps'"),
         (["validate", "omnirefiner_tiny", "steps"], "key=value"),
         (["resume", "nowhere"], "holds no run"),
-        (["report", "nowhere"], "summary.json is missing"),
+        (["report", "nowhere"], "nowhere holds no run"),
         (["data", "check", "nowhere"], "nowhere"),
         (["export", "nowhere", "--format", "diffusers"], "nowhere holds no run"),
         (["export", "nowhere", "--format", "kohya"], "'kohya' is not one of 'diffusers', 'peft'"),

@@ -1,4 +1,4 @@
-"""The commands, but for those of data."""
+"""The commands, but for those that have a module of their own."""
 
 import json
 import sys
@@ -9,11 +9,14 @@ from typing import Any
 import click
 
 from rlrefine import __version__
+from rlrefine.cli import completing
 from rlrefine.cli.data import data
 from rlrefine.cli.evaluation import ablate, correlate, evaluate
+from rlrefine.cli.recipes import copy, init, schema, show, validate
 from rlrefine.cli.rewards import rewards
-from rlrefine.cli.shared import AS_JSON, OVERRIDES, Commands, reported
+from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, REWARDS, RUN, Choice, Commands, reported
 
+KINDS = ("recipes", "studies", "policies", "models", "rewards", "transforms", "objectives")
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
 
 
@@ -25,7 +28,7 @@ def cli() -> None:
 
     \b
     rlrefine ls                                  what there is
-    rlrefine cp omnirefiner_tiny my.yaml         start from a recipe
+    rlrefine init my.yaml                        begin a recipe of your own
     rlrefine validate my.yaml                    every mistake at once, in a second
     rlrefine score my.yaml                       what its rewards say of images, before any training
     rlrefine train my.yaml stages.sft.steps=50   run it
@@ -34,15 +37,17 @@ def cli() -> None:
 
 
 @cli.command("ls")
-@click.argument(
-    "what",
-    type=click.Choice(["recipes", "studies", "policies", "rewards", "transforms", "objectives", "models"]),
-    required=False,
-)
+@click.argument("what", type=Choice(KINDS), required=False, metavar="[KIND]")
 @click.option("--check", is_flag=True, help="Import what other packages bring, and mark what is broken.")
 @AS_JSON
 def list_parts(what: str | None, check: bool, as_json: bool) -> None:
-    """List recipes, studies, policies, rewards, transforms, objectives and embedded models."""
+    """List what a recipe can name: recipes, studies, policies, models, rewards, transforms and objectives.
+
+    \b
+    rlrefine ls
+    rlrefine ls rewards --check
+    rlrefine ls --json
+    """
     from rlrefine.catalogue import catalogue
 
     found = catalogue(by_importing=check)
@@ -58,49 +63,7 @@ def list_parts(what: str | None, check: bool, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("recipe")
-def show(recipe: str) -> None:
-    """Print a recipe's file.
-
-    \b
-    rlrefine show omnirefiner_tiny
-    """
-    from rlrefine.recipe.reading import find_recipe
-
-    click.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
-
-
-@cli.command("cp")
-@click.argument("recipe")
-@click.argument("target", type=click.Path(path_type=Path))
-def copy(recipe: str, target: Path) -> None:
-    """Copy a recipe to a file of your own.
-
-    \b
-    rlrefine cp omnirefiner_tiny my.yaml
-    """
-    from rlrefine.recipe.reading import copy_recipe
-
-    click.echo(f"{copy_recipe(recipe, target)}")
-
-
-@cli.command()
-@click.argument("recipe")
-@OVERRIDES
-def validate(recipe: str, overrides: Sequence[str]) -> None:
-    """Check a recipe: all problems at once, each with its place and what to do.
-
-    \b
-    rlrefine validate my.yaml stages.grpo.group_size=12
-    """
-    from rlrefine.recipe.load import load_recipe
-    from rlrefine.recipe.outline import outline
-
-    click.echo(outline(load_recipe(recipe, overrides)))
-
-
-@cli.command()
-@click.argument("recipe")
+@RECIPE
 @OVERRIDES
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Predict for 1 to this many.")
 @click.option("--gpu/--cpu", "on_gpu", default=None, help="What the devices are; by default what this machine has.")
@@ -125,7 +88,7 @@ def plan(
 
 @cli.command()
 @click.argument("words", nargs=-1, metavar="[RECIPE] [KEY=VALUE]…")
-@click.option("--reward", "named", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A reward by name; repeatable.")
+@click.option("--reward", "named", **REWARDS, help="A reward by name; repeatable.")
 @click.option("--data", help="A folder with metadata.jsonl, or photos:SPLIT; by default the recipe's validation rows.")
 @click.option(
     "--images", default="drafts", show_default=True, help="drafts, targets, or a folder of files named by id."
@@ -164,6 +127,9 @@ def doctor(as_json: bool) -> None:
     """Look at this machine and what is installed: what is broken, and one fix for each.
 
     Ends with code 1 if something is broken.
+
+    \b
+    rlrefine doctor
     """
     from rlrefine.doctor.command import examine
 
@@ -172,17 +138,9 @@ def doctor(as_json: bool) -> None:
 
 
 @cli.command()
-def schema() -> None:
-    """Print the JSON Schema of a recipe, for completion in an editor."""
-    from rlrefine.recipe.json_schema import json_schema
-
-    click.echo(json.dumps(json_schema(), indent=1))
-
-
-@cli.command()
-@click.argument("recipe")
+@RECIPE
 @OVERRIDES
-@click.option("--stage", help="Run this stage alone.")
+@click.option("--stage", shell_complete=completing.stages, help="Run this stage alone.")
 @NPROC
 def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int | None) -> None:
     """Run a recipe: its stages, the held-out table, the report.
@@ -207,9 +165,9 @@ def train(recipe: str, overrides: Sequence[str], stage: str | None, nproc: int |
 
 
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("changes", nargs=-1, metavar="[engine.KEY=VALUE]…")
-@click.option("--stage", help="Run this stage alone.")
+@RUN
+@click.argument("changes", nargs=-1, metavar="[engine.KEY=VALUE]…", shell_complete=completing.keys)
+@click.option("--stage", shell_complete=completing.stages, help="Run this stage alone.")
 @NPROC
 def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | None) -> None:
     """Go on with a run exactly where it stopped.
@@ -228,7 +186,9 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
 
 
 @cli.command("report")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN…", type=click.Path(path_type=Path), shell_complete=completing.runs
+)
 @AS_JSON
 @click.option("--markdown", "as_markdown", is_flag=True, help="Tables for a page of documentation.")
 def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool) -> None:
@@ -247,9 +207,9 @@ def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool) -> None:
 
 
 @cli.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--format", "name", type=click.Choice(["diffusers", "peft"]), required=True, help="Who shall read it.")
-@click.option("--stage", help="Of this stage; by default the last.")
+@RUN
+@click.option("--format", "name", type=Choice(["diffusers", "peft"]), required=True, help="Who shall read it.")
+@click.option("--stage", shell_complete=completing.stages, help="Of this stage; by default the last.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A new folder; by default RUN/exports/STAGE-FORMAT.")
 def export_weights(run: Path, name: str, stage: str | None, out: Path | None) -> None:
     """Write a stage's weights for other tools, read them back with these, and compare.
@@ -268,7 +228,7 @@ def export_weights(run: Path, name: str, stage: str | None, out: Path | None) ->
 
 
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@RUN
 @click.argument("draft", type=click.Path(path_type=Path), required=False)
 @click.argument("reference", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The result; of jobs, a folder.")
@@ -277,12 +237,12 @@ def export_weights(run: Path, name: str, stage: str | None, out: Path | None) ->
 @click.option("--reference-box", help="Where the reference shows it; by default the reference is taken whole.")
 @click.option("--prompt", help="By default the most frequent one of the training data.")
 @click.option("--jobs", type=click.Path(path_type=Path), help="A CSV file, or a folder with metadata.jsonl.")
-@click.option("--stage", help="With the weights of this stage; by default the last.")
+@click.option("--stage", shell_complete=completing.stages, help="With the weights of this stage; by default the last.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the noise.")
 @click.option("--margin", type=float, default=0.5, show_default=True, help="What is seen around, in region sides.")
 @click.option("--feather", type=int, help="Pixels of the soft edge; by default a sixteenth of the shorter side.")
 @click.option("--best-of", type=click.IntRange(min=1), default=1, show_default=True, help="Results to choose from.")
-@click.option("--reward", "named", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="What chooses; repeatable.")
+@click.option("--reward", "named", **REWARDS, help="What chooses; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace results that are there.")
 def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **options: Any) -> None:
     """Repair a detail of a picture of any size; all pixels outside the region stay as they are.
@@ -304,8 +264,23 @@ def _launch(arguments: list[str], stage: str | None, processes: int) -> None:
     launch(arguments if stage is None else [*arguments, "--stage", stage], processes)
 
 
-cli.add_command(evaluate)
-cli.add_command(correlate)
-cli.add_command(ablate)
-cli.add_command(data)
-cli.add_command(rewards)
+@cli.command()
+@click.argument("shell", type=Choice(completing.SHELLS))
+def completion(shell: str) -> None:
+    """Print what a shell reads to complete commands, options, recipes, keys, rewards, runs and stages.
+
+    \b
+    eval "$(rlrefine completion bash)"    # in ~/.bashrc; of zsh in ~/.zshrc
+    rlrefine completion fish > ~/.config/fish/completions/rlrefine.fish
+    """
+    click.echo(completing.script(cli, shell))
+
+
+for command in (init, show, copy, validate, evaluate, correlate, ablate, data, rewards, schema):
+    cli.add_command(command)
+ORDER = (
+    *("init", "ls", "show", "cp", "validate", "plan", "score", "train", "resume", "report", "eval", "correlate"),
+    *("ablate", "refine", "export", "data", "rewards", "doctor", "schema", "completion"),
+)
+"""In which help lists the commands: that of the work."""
+cli.commands = {name: cli.commands[name] for name in sorted(cli.commands, key=ORDER.index)}

@@ -1,17 +1,23 @@
 """The commands that build and check rows of data."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from rlrefine.cli.shared import OVERRIDES, Commands, reported
+from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, Commands, reported
 from rlrefine.errors import UsageError
 
 
 @click.group(cls=Commands)
 def data() -> None:
-    """Build and check rows of data."""
+    """Build and check rows of data.
+
+    \b
+    rlrefine data build photos:validation my-rows --rows 32
+    rlrefine data check my-rows
+    """
 
 
 @data.command("build")
@@ -75,7 +81,8 @@ def omniref_data(folder: Path, metadata: Path | None, size: tuple[int, int]) -> 
 
 @data.command("check")
 @click.argument("folder", type=click.Path(path_type=Path))
-def check_data(folder: Path) -> None:
+@AS_JSON
+def check_data(folder: Path, as_json: bool) -> None:
     """Read every row and every pixel of a folder; the first thing that is wrong is an error.
 
     \b
@@ -85,11 +92,15 @@ def check_data(folder: Path) -> None:
     from rlrefine.data.images import check_files
 
     rows = read_rows(folder)
-    click.echo(f"{folder}: {len(rows)} rows, {check_files(folder, rows)} images, all readable")
+    images = check_files(folder, rows)
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "rows": len(rows), "images": images}))
+    else:
+        click.echo(f"{folder}: {len(rows)} rows, {images} images, all readable")
 
 
 @data.command("precompute")
-@click.argument("recipe")
+@RECIPE
 @OVERRIDES
 def precompute_data(recipe: str, overrides: Sequence[str]) -> None:
     """Encode every training row of a recipe once, into data.encoded_cache, which its runs read from.

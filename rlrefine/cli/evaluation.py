@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from rlrefine.cli.shared import AS_JSON, reported
+from rlrefine.cli import completing
+from rlrefine.cli.shared import AS_JSON, REWARDS, reported
 
 
 @click.command("eval")
-@click.argument("words", nargs=-1, required=True, metavar="RUN|FOLDER… [KEY=VALUE]…")
+@click.argument("words", nargs=-1, required=True, metavar="RUN|FOLDER… [KEY=VALUE]…", shell_complete=completing.runs)
 @click.option("--benchmark", help="By name: omniref, spie, or basic, which is the default with the rewards of the run.")
 @click.option("--measure", "measures", multiple=True, metavar="NAME", help="Only this one of it; repeatable.")
-@click.option("--reward", "rewards", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A reward, too; repeatable.")
+@click.option("--reward", "rewards", **REWARDS, help="A reward, too; repeatable.")
 @click.option("--data", help="Rows of the pictures, as a folder or photos:SPLIT; by default the run's held-out rows.")
 @click.option("--stage", help="Of runs; by default the last.")
 @click.option("--rows", "most", type=click.IntRange(min=1), help="At most so many, from the first.")
@@ -53,7 +54,7 @@ def evaluate(words: Sequence[str], **options: Any) -> None:
 @click.argument("edited", type=click.Path(path_type=Path))
 @click.argument("real", type=click.Path(path_type=Path))
 @click.argument("changes", nargs=-1, metavar="[MEASURE.KEY=VALUE]…")
-@click.option("--reward", "rewards", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A scorer; repeatable.")
+@click.option("--reward", "rewards", **REWARDS, help="A scorer; repeatable.")
 @click.option(
     "--measure", "measures", multiple=True, metavar="NAME", help="One of a benchmark as a scorer; repeatable."
 )
@@ -85,7 +86,7 @@ def _seeds(_context: click.Context, _parameter: click.Parameter, text: str | Non
 
 
 @click.command("ablate")
-@click.argument("study")
+@click.argument("study", shell_complete=completing.studies)
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--seeds", callback=_seeds, metavar="0,1,2", help="Instead of those of the study.")
 @click.option("--rates", is_flag=True, help="Try the arms' learning rates on the validation rows instead.")

@@ -1,19 +1,58 @@
-"""The commands that serve rewards and make their environments."""
+"""The commands that show and serve rewards and make their environments."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rlrefine.cli.shared import Commands
+from rlrefine.cli import completing
+from rlrefine.cli.shared import AS_JSON, Commands
 
 PYTHON = click.option("--python", help="Whose environment it becomes; by default this one's interpreter.")
 
 
 @click.group(cls=Commands)
 def rewards() -> None:
-    """Serve rewards to other machines, and make environments for those that want their own packages."""
+    """List rewards, show what one needs, serve them, and make environments for those that want their own packages.
+
+    \b
+    rlrefine rewards ls
+    rlrefine rewards show depth_structure
+    """
+
+
+@rewards.command("ls")
+@AS_JSON
+def list_rewards(as_json: bool) -> None:
+    """List the rewards that a recipe can name, those of other packages too.
+
+    \b
+    rlrefine rewards ls
+    """
+    from rlrefine.catalogue import catalogue
+
+    found = catalogue()["rewards"]
+    width = max(map(len, found))
+    click.echo(
+        json.dumps(found, indent=1) if as_json else "\n".join(f"{n:<{width}}  {text}" for n, text in found.items())
+    )
+
+
+@rewards.command("show")
+@click.argument("name", shell_complete=completing.rewards)
+@AS_JSON
+def show_reward(name: str, as_json: bool) -> None:
+    """Show what is known of a reward before it is made: what it needs, its licence, its keys with their defaults.
+
+    \b
+    rlrefine rewards show depth_structure
+    """
+    from rlrefine.reward_card import card, find_reward, render
+
+    shown = card(name, find_reward(name))
+    click.echo(json.dumps(shown, indent=1) if as_json else render(shown))
 
 
 @rewards.command("serve")
@@ -41,7 +80,7 @@ def serve(words: Sequence[str], **options: Any) -> None:
 
 
 @rewards.command("build")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.rewards)
 @click.option(
     "--lock", type=click.Path(path_type=Path), help="A list of its packages with hashes; by default it is made first."
 )

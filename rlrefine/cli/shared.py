@@ -1,17 +1,41 @@
 """What the commands share."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from rlrefine.cli import completing
 
 if TYPE_CHECKING:
     from rlrefine.training.progress import Reporter
 
-OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+RECIPE = click.argument("recipe", shell_complete=completing.recipes)
+RUN = click.argument("run", type=click.Path(path_type=Path), shell_complete=completing.runs)
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…", shell_complete=completing.keys)
+REWARDS = {
+    "multiple": True,
+    "metavar": "NAME[:KEY=VALUE,…]",
+    "shell_complete": completing.rewards,
+}
+"""How an option names rewards; each says what for."""
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+
+
+class Choice(click.Choice):
+    """A choice that suggests the nearest one for a typo."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            if near := difflib.get_close_matches(str(value), [str(choice) for choice in self.choices], n=1):
+                error.message = f"{error.message.rstrip('.')}; did you mean {near[0]!r}?"
+            raise
 
 
 class Commands(click.Group):
@@ -20,13 +44,19 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each command with the first clause of its help, which fits on a line."""
+        rows = [(name, re.split(r"[:;.]", command.help or "")[0]) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
+        if args and args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = difflib.get_close_matches(args[0], self.commands, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(self.commands)}"
-            raise click.UsageError(f"no command {args[0]!r}; {advice}")
+            raise click.UsageError(f"no command {args[0]!r}; {advice}", ctx)
         return super().resolve_command(ctx, args)
 
 

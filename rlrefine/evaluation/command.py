@@ -113,9 +113,9 @@ def examine(
         batch: pictures in one call.
         pool: take the runs for seeds of one recipe.
     """
-    from rlrefine.training.progress import reporting
+    from rlrefine.training.progress import reporting_aside
 
-    with reporting() as report:
+    with reporting_aside() as report:
         from rlrefine.quiet import hush
 
         hush()

@@ -48,9 +48,9 @@ def correlate(
     if figure is not None:
         check_figure(figure)
     parts = rewards_of([], rewards, with_recipe=False)
-    from rlrefine.training.progress import reporting
+    from rlrefine.training.progress import reporting_aside
 
-    with reporting() as report:
+    with reporting_aside() as report:
         from rlrefine.quiet import hush
 
         hush()

@@ -13,6 +13,7 @@ from rlrefine.data.sources import parse_source
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.edited import BASE, Edits
 from rlrefine.recipe.load import load_recipe
+from rlrefine.runs import no_run
 from rlrefine.score.pictures import DRAFTS, Pictures, find_pictures
 from rlrefine.training.finished import FinishedStage, finished_stage
 from rlrefine.training.folder import RunFolder
@@ -92,7 +93,7 @@ def open_subjects(asked: Asked, report: Reporter) -> Subjects:
     runs = {place: _run(place, asked) for place in asked.places if RunFolder(place).resolved.is_file()}
     for place in asked.places:
         if not place.is_dir():
-            raise UsageError(f"{place}: expected a run or a folder of edited pictures, there is no such folder")
+            raise UsageError(f"{place}: expected a folder of edited pictures, or a run; {no_run(place)}")
     if asked.changes and not runs:
         raise UsageError(f"{asked.changes[0]}: only the evaluation of a run can be changed, and there is none")
     first = next(iter(runs.values()), None)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rlrefine.errors import DataError
 from rlrefine.evaluation.statistics import Interval, complete, crossed_interval, row_interval
+from rlrefine.runs import no_run
 
 Table = Mapping[str, Sequence[float]]
 
@@ -94,8 +95,11 @@ def read_run(root: Path) -> dict[str, dict[str, list[float]]]:
     """The row values of all arms of a finished run, in the order of its summary.
 
     Raises:
-        DataError: the run has no summary yet.
+        UsageError: there is no run.
+        DataError: it has no summary yet.
     """
+    if not root.is_dir():
+        raise no_run(root)
     summary = root / "summary.json"
     if not summary.is_file():
         raise DataError(

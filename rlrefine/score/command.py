@@ -51,9 +51,9 @@ def score(
     from rlrefine.score.gate import parse_condition, write_kept
 
     conditions = [parse_condition(text, list(request.rewards)) for text in at_least]
-    from rlrefine.training.progress import reporting
+    from rlrefine.training.progress import reporting_aside
 
-    with reporting() as report:
+    with reporting_aside() as report:
         from rlrefine.quiet import hush
 
         hush()

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from rlrefine.errors import UsageError
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe
+from rlrefine.runs import RESOLVED, is_run, no_run
 from rlrefine.training.publish import clear_leftovers, write_text
 
 PACKAGES = (
@@ -49,15 +50,14 @@ class RunFolder:
         Raises:
             UsageError: there is no run in it.
         """
-        folder = cls(root)
-        if not folder.resolved.is_file():
-            raise UsageError(f"{root} holds no run: {folder.resolved.name} is missing")
-        return folder
+        if not is_run(root):
+            raise no_run(root)
+        return cls(root)
 
     @property
     def resolved(self) -> Path:
         """The recipe with every default spelled out; it runs again by itself."""
-        return self.root / "resolved.yaml"
+        return self.root / RESOLVED
 
     @property
     def metrics(self) -> Path:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Protocol
 
 SHOWN = ("loss", "reward/total", "validation/psnr_in_mask", "validation/reward_total")
@@ -118,3 +118,10 @@ def reporting() -> Iterator[Reporter]:
         yield report
     finally:
         report.close()
+
+
+@contextmanager
+def reporting_aside() -> Iterator[Reporter]:
+    """The same on standard error, with all that is printed meanwhile: a script shall read the result alone."""
+    with redirect_stdout(sys.stderr), reporting() as report:
+        yield report
