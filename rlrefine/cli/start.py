@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -63,15 +64,13 @@ def _complete() -> None:
 
 def _is_unread() -> bool:
     """Whether it is standard output that nobody reads any more, and no other pipe that broke."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)  # errors are told whatever is asked for
+    return any(event & select.POLLERR for _, event in asked.poll(0))
 
 
 def _steady_streams() -> None:
-    """Output that is closed goes nowhere, and a letter that it cannot show becomes a question mark."""
+    """Output that is closed goes nowhere, and a letter that it cannot show is no error."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -50,7 +50,7 @@ def test_output_that_nobody_reads_ends_the_command_as_it_ends_others():
 def test_letters_that_a_terminal_cannot_show_are_no_crash(tmp_path):
     codes, told, said = shell(f"{RUN} validate omnirefiner_tiny", tmp_path, PYTHONIOENCODING="ascii")
     assert codes == ["0"]
-    assert "8 steps of 8 rows ? 8 samples" in told
+    assert "the recipe is valid" in told
     assert said == ""
 
 
