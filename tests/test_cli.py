@@ -27,6 +27,19 @@ def code_of(arguments) -> int:
         (["validate", "omnirefiner_tiny", "stages.grpo.step=3"], "did you mean 'steps'"),
         (["validate", "omnirefiner_tiny", "steps"], "key=value"),
         (["resume", "nowhere"], "holds no run"),
+        (["train", "omnirefiner_tiny", "--stage", "stf"], "did you mean 'sft'?"),
+        (["train", "omnirefiner_tiny", "rewards.more.name=masked_pixle"], "did you mean 'masked_pixel'?"),
+        (["train", "omnirefiner_tiny", "stages.grpo.objective=groo"], "did you mean 'grpo'?"),
+        (["train", "omnirefiner_tiny", "policy.name=flux_kontex"], "did you mean 'flux_kontext'?"),
+        (["train", "omnirefiner_tiny", "engine.name=dpp"], "did you mean 'ddp'?"),
+        (["score", "--reward", "masked_pixle", "--data", "photos:heldout"], "did you mean 'masked_pixel'?"),
+        (["rewards", "show", "masked_pixle"], "did you mean 'masked_pixel'?"),
+        (["eval", "nowhere", "--benchmark", "spei"], "did you mean 'spie'?"),
+        (["ls", "recipies"], "did you mean 'recipes'?"),
+        (["plan", "omnirefiner_tiny", "--jsno"], "Did you mean '--json'?"),
+        (["show", "omnirefiner_tiny", "run.seed=1"], "--resolved shows what it comes to"),
+        (["init", "my"], "ends in .yaml"),
+        (["init", "my.yaml", "--base", "omnirefinr_tiny"], "did you mean 'omnirefiner_tiny'"),
         (["report", "nowhere"], "nowhere holds no run"),
         (["data", "check", "nowhere"], "nowhere"),
         (["export", "nowhere", "--format", "diffusers"], "nowhere holds no run"),
@@ -60,6 +73,58 @@ def test_a_reward_without_its_weights_stops_a_run_before_it_has_a_folder(capfd, 
     assert "rewards.alike: DreamSim ensemble needs dino_vitb16_pretrain.pth" in output
     assert "Traceback" not in output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["resume", "export --format peft", "refine d.png r.png -o out.png", "report"])
+def test_a_run_of_a_like_name_is_suggested(command, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / "resolved.yaml").touch()
+    name, *rest = command.split()
+    for typo in ("runs/frist", "first"):
+        assert code_of([name, typo, *rest]) == 2
+        assert f"{typo} holds no run: resolved.yaml is missing; did you mean 'runs/first'?" in capfd.readouterr().err
+
+
+def test_a_recipe_is_begun_and_what_is_next_is_said(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert code_of(["init", "my.yaml", "stages.grpo.steps=4"]) == 0
+    said = capfd.readouterr().out
+    assert said.startswith("my.yaml lies over omnirefiner_tiny, and is valid\nnext:\n")
+    assert code_of(["validate", "my.yaml"]) == 0
+    assert "4 steps of 8 rows" in capfd.readouterr().out
+    before = (tmp_path / "my.yaml").read_text()
+    assert code_of(["init", "my.yaml"]) == 2
+    assert "my.yaml exists" in capfd.readouterr().err
+    assert (tmp_path / "my.yaml").read_text() == before
+    assert code_of(["init", "full.yaml", "--base", "omnirefiner"]) == 0
+    assert "before it is valid:" in capfd.readouterr().out
+
+
+def test_a_script_reads_nothing_but_json(capfd, tmp_path, monkeypatch):
+    def read(*arguments, code=0):
+        assert code_of([*arguments, "--json"]) == code
+        return json.loads(capfd.readouterr().out)
+
+    monkeypatch.chdir(tmp_path)
+    valid = read("validate", "omnirefiner_tiny")
+    assert valid["valid"]
+    assert valid["stages"]["grpo"]["evaluations"] == 3736
+    (tmp_path / "my.yaml").write_text("base: omnirefiner_tiny\nrun: {sed: 1}\n")
+    wrong = read("validate", "my.yaml", "stages.grpo.steps=x", code=2)
+    assert not wrong["valid"]
+    places = [(problem["key"], problem["source"], problem["line"]) for problem in wrong["problems"]]
+    assert sorted(places) == [
+        ("run.sed", "my.yaml", 2),
+        ("stages.grpo.steps", "command line (stages.grpo.steps=x)", None),
+    ]
+    assert read("show", "omnirefiner_tiny", "run.seed=4")["run.seed"]["origin"] == "command line"
+    assert read("rewards", "ls").keys() == read("ls", "rewards")["rewards"].keys()
+    shown = read("rewards", "show", "masked_pixel")
+    assert shown["needs"] == ["masks", "targets"]
+    assert shown["keys"]["norm"] == {
+        "type": "Literal['l2', 'l1']", "required": False, "default": "l2", "meaning": shown["keys"]["norm"]["meaning"]
+    }  # fmt: skip
 
 
 def test_exit_codes_tell_the_kind_of_error(tmp_path, monkeypatch):
@@ -96,6 +161,8 @@ def test_rows_are_built_checked_and_a_truncated_picture_is_named(tmp_path, capfd
     assert "drafts at" in capfd.readouterr().out
     assert code_of(["data", "check", str(rows)]) == 0
     assert "4 rows, 16 images, all readable" in capfd.readouterr().out
+    assert code_of(["data", "check", str(rows), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"folder": str(rows), "rows": 4, "images": 16}
     victim = sorted(rows.glob("*-target.png"))[2]
     Image.open(victim).verify()
     victim.write_bytes(victim.read_bytes()[:200])

@@ -18,7 +18,7 @@ from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.reading import built_in_recipes
 
 ROOT = Path(__file__).parent.parent
-WRITTEN = {"recipe_keys.md", *(f"rewards/{name}.md" for name in REWARDS)}  # when the site is built
+WRITTEN = {"recipe_keys.md", "cli.md", *(f"rewards/{name}.md" for name in REWARDS)}  # when the site is built
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -33,9 +33,10 @@ def _quietly(offered: Callable[[click.Context, str], Iterable[str]]) -> Complete
 
 
 def _recipes(_context: click.Context, begun: str) -> Iterator[str]:
+    from rlrefine.plugins import plugin_recipes
     from rlrefine.recipe.reading import built_in_recipes
 
-    yield from built_in_recipes()
+    yield from {**built_in_recipes(), **plugin_recipes()}
     yield from _files(begun, (".yaml", ".yml"))
 
 

@@ -15,7 +15,7 @@ from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.keys import meaning
 from rlrefine.recipe.load import check_source
 from rlrefine.recipe.problems import COMMAND_LINE, Path, Problem
-from rlrefine.recipe.reading import built_in_recipes, find_recipe, read, schema_file, with_overrides
+from rlrefine.recipe.reading import find_recipe, read, schema_file, with_overrides
 from rlrefine.recipe.resolved import flow
 
 LONGEST, WIDEST = 120, 40
@@ -62,7 +62,7 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     if wrong := [problem for problem in left if problem.origin and problem.origin.source.startswith(COMMAND_LINE)]:
         raise RecipeError(wrong)
     below = {key: value for key, value in read(file).data.items() if key != "base"}
-    named = _named_from(file, target.parent)
+    named = _named_from(base, file, target.parent)
     head = HEAD.format(schema=schema_file(), base=named, base_line=flow({"base": named}), file=target)
     try:
         target.write_text(head + _body(below, overlay(below, overrides)), encoding="utf-8")
@@ -71,10 +71,10 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     return left
 
 
-def _named_from(file: FilePath, folder: FilePath) -> str:
-    """How a recipe in ``folder`` calls its base: by name if it is built in, otherwise by its place."""
-    names = {built_in.resolve(): name for name, built_in in built_in_recipes().items()}
-    return names.get(file.resolve()) or os.path.relpath(file, folder)
+def _named_from(base: str, file: FilePath, folder: FilePath) -> str:
+    """How a recipe in ``folder`` calls its base: by the same name, or a file by its place."""
+    is_file = FilePath(base).is_file()
+    return os.path.relpath(file, folder) if is_file else base.removeprefix("recipes/").removesuffix(".yaml")
 
 
 def overlay(below: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

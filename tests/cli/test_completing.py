@@ -72,7 +72,5 @@ def test_bash_reads_its_script_and_completes_a_key_without_a_space(tmp_path):
     (tmp_path / "rlrefine").chmod(0o755)
     ask = "COMP_WORDS=(rlrefine train my.yaml st); COMP_CWORD=3; compopt() { echo compopt $@; }; "
     ask += f"_rlrefine_completion {tmp_path}/rlrefine; echo ${{COMPREPLY[@]}}"
-    done = subprocess.run(
-        ["bash", "-c", f"{script(cli, 'bash')}\n{ask}"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["bash", "-c", f"{script(cli, 'bash')}\n{ask}"], capture_output=True, text=True, check=True)
     assert done.stdout == "compopt -o nospace\nstages.\n"

@@ -5,7 +5,19 @@ import sys
 
 import pytest
 
+from tests.cli.walk import commands
+
 HEAVY = ("diffusers", "transformers", "accelerate", "peft", "omegaconf", "pydantic", "rlrefine", "policies")
+SLOW = {"torch", "diffusers", "transformers", "accelerate", "datasets", "numpy", "pandas", "matplotlib", "scipy", "PIL"}
+QUIETLY = """
+import contextlib, io
+from rlrefine.cli import main
+for arguments in {0!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try: code = main(arguments)
+        except SystemExit as stop: code = stop.code
+    assert (code or 0) == {1!r}, arguments
+"""
 OTHERS = ("dreamsim", "torchvision", "open_clip", "timm", "numpy", "PIL", "scipy", "skimage")
 
 
@@ -56,30 +68,42 @@ else: raise AssertionError
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--help"],
         ["ls"],
-        ["schema"],
-        ["validate", "omnirefiner_tiny"],
+        ["ls", "--json"],
+        ["init", "my.yaml", "run.seed=1"],
+        ["cp", "omnirefiner_tiny", "my.yaml"],
         ["show", "omnirefiner_tiny"],
-        ["train", "--help"],
-        ["refine", "--help"],
-        ["export", "--help"],
-        ["score", "--help"],
-        ["eval", "--help"],
-        ["correlate", "--help"],
+        ["show", "omnirefiner_tiny", "--resolved", "--json"],
+        ["validate", "omnirefiner_tiny"],
+        ["schema"],
+        ["rewards", "ls"],
+        ["rewards", "show", "masked_pixel"],
+        ["completion", "zsh"],
     ],
     ids=" ".join,
 )
-def test_commands_that_answer_without_torch(arguments):
-    code = f"""
-import contextlib, io
-from rlrefine.cli import main
-with contextlib.redirect_stdout(io.StringIO()):
-    try: main({arguments!r})
-    except SystemExit as stop: assert not stop.code, stop.code
+def test_commands_that_answer_without_torch(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not modules_after(QUIETLY.format([arguments], 0)) & SLOW
+
+
+def test_every_help_and_every_mistake_answers_without_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    helps = [[*path, "--help"] for path, _ in [((), None), *commands()]]
+    assert not modules_after(QUIETLY.format(helps, 0)) & SLOW
+    mistakes = [["trian"], ["train"], ["train", "nope"], ["score", "nope"], ["ablate", "nope"], ["validate", "nope"]]
+    mistakes += [["train", "omnirefiner_tiny", "stages.sft.step=1"], ["plan", "omnirefiner_tiny", "run.sed=1"]]
+    assert not modules_after(QUIETLY.format(mistakes, 2)) & SLOW
+
+
+def test_a_key_is_completed_without_torch():
+    code = """
+from click.shell_completion import ShellComplete
+from rlrefine.cli import cli
+offered = ShellComplete(cli, {}, "rlrefine", "").get_completions(["train", "omnirefiner_tiny"], "stages.grpo.gr")
+assert [item.value for item in offered] == ["stages.grpo.group_size="]
 """
-    loaded = modules_after(code)
-    assert not loaded & {"torch", "diffusers", "transformers", "accelerate", "numpy", "datasets"}
+    assert not modules_after(code) & SLOW
 
 
 def test_a_folder_of_the_users_that_hides_ours_is_named(tmp_path):
