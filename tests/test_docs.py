@@ -1,5 +1,6 @@
 """What the documentation shows: its Python runs, its recipes are valid, its commands and links exist."""
 
+import copy
 import importlib.util
 import json
 import re
@@ -7,15 +8,18 @@ import shlex
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
+from policies.settings import LoraSettings
 from rewards.registry import REWARDS
 from rlrefine.cli import cli
 from rlrefine.errors import RecipeError
-from rlrefine.recipe.load import load_recipe
-from rlrefine.recipe.reading import built_in_recipes
+from rlrefine.recipe.json_schema import json_schema
+from rlrefine.recipe.load import check_sections, load_recipe
+from rlrefine.recipe.reading import built_in_recipes, read
 
 ROOT = Path(__file__).parent.parent
 WRITTEN = {"recipe_keys.md", "cli.md", *(f"rewards/{name}.md" for name in REWARDS)}  # when the site is built
@@ -41,18 +45,112 @@ def test_yaml_is_a_recipe_or_fits_on_top_of_one(text, tmp_path):
     load_recipe(file)
 
 
-@pytest.mark.parametrize("text", blocks("bash"))
-def test_commands_and_options_exist(text):
-    for line in text.splitlines():
+def commands(text):
+    """The lines of a shell block as words; launchers and assignments in front of ours are left out."""
+    for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
-        if words[:1] == ["make"]:
+        module = next((at for at, word in enumerate(words[1:], 1) if words[at - 1] in ("-m", "--module")), None)
+        if module is not None and words[module] == "rlrefine":
+            words = words[module:]
+        if words:
+            yield words
+
+
+@pytest.mark.parametrize("text", blocks("bash"))
+def test_commands_are_read_by_the_real_parser(text, monkeypatch):
+    """Every command, option and argument, and every override of a recipe; nothing is run."""
+    monkeypatch.chdir(ROOT)
+    for words in commands(text):
+        if words[0] == "make":
             assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in words[1:])
-        if words[:1] == ["rlrefine"]:
-            command = cli.commands[words[1]]
-            if words[1] in ("data", "rewards"):
-                command = command.commands[words[2]]
-            known = {option for parameter in command.params for option in parameter.opts}
-            assert {word for word in words if word.startswith("--")} <= known, line
+        if words[0] == "rlrefine":
+            command, name, rest = cli, "rlrefine", words[1:]
+            while isinstance(command, click.Group):
+                command, name, rest = command.commands[rest[0]], rest[0], rest[1:]
+            given = command.make_context(name, rest).params
+            recipe = {"my.yaml": "omnirefiner_tiny"}.get(given.get("recipe"), given.get("recipe"))
+            if "overrides" in given and recipe in built_in_recipes():
+                check_sections(read(recipe, given["overrides"]))
+
+
+@pytest.mark.parametrize("text", blocks("json"))
+def test_json_is_json(text):
+    json.loads(text)
+
+
+def test_every_block_is_looked_at():
+    """``py`` are those that need something around them, and have a test of their own below; ``text`` is not code."""
+    texts = {page: page.read_text() for page in PAGES}
+    found = {word for text in texts.values() for word in re.findall(r"^ *```(\S+)", text, flags=re.MULTILINE)}
+    assert found <= {"python", "py", "yaml", "bash", "json", "toml", "text"}
+    assert [page.stem for page, text in texts.items() if "```py\n" in text] == ["export", "extending", "refine"]
+    assert all(text.count("```") % 2 == 0 for text in texts.values())
+
+
+STAGES = dict.fromkeys(("sft", "grpo", "later"), LoraSettings(rank=4, alpha=4))
+
+
+def shown(page):
+    """The one block of a page that needs something around it."""
+    (text,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL)
+    return compile(text, page, "exec")
+
+
+def test_the_refiner_of_its_page_refines(make_run, tmp_path, monkeypatch):
+    folder = make_run(**STAGES).root
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "first").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 720, 3), dtype=np.uint8)
+    exec(shown("refine.md"), {"draft": Image.fromarray(pixels), "reference": Image.fromarray(pixels)})
+    changed = (np.asarray(Image.open("out.png")) != pixels).any(axis=2)
+    assert changed[388:468, 610:690].any()
+    changed[388:468, 610:690] = False
+    assert not changed.any()
+
+
+def test_the_export_of_its_page_is_loaded(make_run, random_kontext, tmp_path, monkeypatch):
+    from diffusers import FluxKontextPipeline
+
+    from rlrefine.export.write import export
+    from rlrefine.training.finished import finished_stage
+
+    monkeypatch.chdir(tmp_path)
+    export(finished_stage(make_run(**STAGES).root), "diffusers", Path("my-lora"))
+    monkeypatch.setattr(FluxKontextPipeline, "from_pretrained", lambda name: copy.deepcopy(random_kontext))
+    names = {}
+    exec(shown("export.md"), names)
+    assert len(names["pipe"].get_active_adapters()) == 1
+
+
+def dotted_keys(definitions, node, above=""):
+    """Every key that a recipe may have, with S and R for the labels of stages and rewards."""
+    for part in [node, *node.get("anyOf", ()), *node.get("oneOf", ())]:
+        part = definitions[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        if part is not node and "properties" not in part:
+            yield from dotted_keys(definitions, part, above)
+        for key, inner in part.get("properties", {}).items():
+            yield above + key
+            yield from dotted_keys(definitions, inner, f"{above}{key}.")
+        label = {"stages.": "S", "rewards.": "R"}.get(above)
+        if label and isinstance(part.get("additionalProperties"), dict):
+            yield from dotted_keys(definitions, part["additionalProperties"], f"{above}{label}.")
+
+
+def test_words_of_other_trainers_lead_to_keys_that_exist():
+    """The middle column of the tables; ``.last`` after another key stands for its neighbour."""
+    schema = json_schema()
+    known, count = set(dotted_keys(schema["$defs"], schema)), 0
+    for line in (ROOT / "docs" / "coming_from.md").read_text().splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        if len(cells) != 5:
+            continue
+        before = ""
+        for word in re.findall(r"`([^`]+)`", cells[2]):
+            key = before.rpartition(".")[0] + word if word.startswith(".") else word
+            assert key in known or key.startswith("rlrefine "), line
+            before, count = key, count + 1
+    assert count > 100
 
 
 def test_entry_points_are_those_of_the_examples():
