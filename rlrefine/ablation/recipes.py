@@ -43,10 +43,15 @@ class StudyRecipes:
 
     @property
     def trained(self) -> frozenset[str]:
-        """Labels of the rewards that some arm learns from."""
+        """Labels of what some arm learns from: of a reward that counts, and of a measure that is the same by its name
+        and settings.
+        """
         stages = {name: recipe.stages[self.study.stage] for name, recipe in self.arms.items()}
         learning = [self.arms[name] for name, stage in stages.items() if isinstance(stage.settings, SamplingSettings)]
-        return frozenset(label for recipe in learning for label, part in recipe.rewards.items() if part.weight != 0)
+        learnt = [(label, part) for recipe in learning for label, part in recipe.rewards.items() if part.weight != 0]
+        parts = [(part.name, part.settings) for _, part in learnt]
+        same = {label for label, part in self.measuring.rewards.items() if (part.name, part.settings) in parts}
+        return frozenset({label for label, _ in learnt} | same)
 
     def root(self, name: str, seed: int) -> Path:
         """The folder of a run, named by arm, learning rate and seed."""

@@ -1,6 +1,9 @@
 """Studies that travel with the package, arms that are made, and what is named and changed on the command line."""
 
+import json
+
 import pytest
+import yaml
 
 from rlrefine.ablation.finding import find_study
 from rlrefine.ablation.recipes import read_recipes
@@ -11,6 +14,7 @@ from rlrefine.recipe.reading import built_in_recipes, built_in_studies
 READY = (
     "aggregation_order",
     "dar_drs",
+    "encoder",
     "group_size",
     "grpo_or_dpo",
     "mask_weight",
@@ -74,6 +78,23 @@ def test_a_measure_of_the_study_is_in_no_recipe_that_trains(tmp_path):
     assert recipes.measuring.rewards["structure"].weight == 0
     assert all("structure" not in recipe.rewards for recipe in recipes.arms.values())
     assert "structure" not in recipes.trained
+
+
+def test_a_measure_that_some_arm_learns_from_under_another_label_is_not_held_out(tmp_path):
+    recipes = read("encoder", tmp_path)
+    assert {"by_correlation", "by_error", "by_scales"} <= recipes.trained
+    recipes = read("encoder", tmp_path / "fewer", "against=[ssim]", "arms={ssim: {}}")
+    assert recipes.trained == {"patch", "pixel", "keep"}
+
+
+def test_encoders_are_compared_at_full_size_by_what_the_study_says_on_top(tmp_path):
+    text = built_in_studies()["encoder"].read_text()
+    lines = [line.lstrip("# ").removesuffix("\\") for line in text.partition("base=omnirefiner ")[2].splitlines()[:3]]
+    against, arms = "against=[ensemble]", yaml.safe_load(" ".join(lines).partition("arms=")[2].rstrip("'"))
+    data = [f"data.{split}=photos:{split}" for split in ("train", "validation", "heldout")]
+    recipes = read("encoder", tmp_path, "base=omnirefiner", against, f"arms={json.dumps(arms)}", *data)
+    types = {name: recipe.rewards["patch"].settings.type for name, recipe in recipes.arms.items()}
+    assert types == {"ensemble": "ensemble", "dino": "dino_vitb16", "clip": "clip_vitb32", "synclr": "synclr_vitb16"}
 
 
 def test_a_recipe_is_a_study_of_its_rewards(tmp_path):
