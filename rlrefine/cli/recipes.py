@@ -27,17 +27,15 @@ def init(target: Path, base: str, overrides: Sequence[str]) -> None:
 
     \b
     rlrefine init my.yaml
-    rlrefine init my.yaml --base spie_tiny stages.dpo.steps=20 "~stages.sft"
+    rlrefine init mine.yaml stages.grpo.steps=20 "~stages.sft_more"
+    rlrefine init ours.yaml --base spie_tiny stages.dpo.steps=20
     """
     from rlrefine.recipe.beginning import begin
 
     left = begin(target, base, overrides)
-    if left:
-        click.echo(f"{target} lies over {base}; before it is valid:")
-        for problem in left:
-            click.echo(f"  {problem}")
-    else:
-        click.echo(f"{target} lies over {base}, and is valid")
+    click.echo(f"{target} lies over {base}, and is {'not valid yet' if left else 'valid'}")
+    for problem in left:
+        click.echo(f"  {problem}")
     click.echo(f"next:\n  rlrefine validate {target}\n  rlrefine train {target} run.name=first")
 
 
@@ -53,15 +51,16 @@ def show(recipe: str, overrides: Sequence[str], resolved: bool, as_json: bool) -
     rlrefine show omnirefiner_tiny
     rlrefine show my.yaml --resolved stages.grpo.steps=40
     """
-    from rlrefine.recipe.reading import find_recipe
-    from rlrefine.recipe.resolved import as_mapping, as_yaml, resolve
-
     if resolved or as_json:
+        from rlrefine.recipe.resolved import as_mapping, as_yaml, resolve
+
         values = resolve(recipe, overrides)
         click.echo(json.dumps(as_mapping(values), indent=1) if as_json else as_yaml(values), nl=as_json)
         return
     if overrides:
         raise UsageError(f"{overrides[0]}: a file is shown as it is; --resolved shows what it comes to")
+    from rlrefine.recipe.reading import find_recipe
+
     click.echo(find_recipe(recipe).read_text(encoding="utf-8"), nl=False)
 
 

@@ -15,7 +15,7 @@ from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.keys import meaning
 from rlrefine.recipe.load import check_source
 from rlrefine.recipe.problems import COMMAND_LINE, Path, Problem
-from rlrefine.recipe.reading import find_recipe, read, schema_file, with_overrides
+from rlrefine.recipe.reading import Source, find_recipe, read, schema_file, with_overrides
 from rlrefine.recipe.resolved import flow
 
 LONGEST, WIDEST = 120, 40
@@ -53,12 +53,7 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     if os.path.lexists(target):
         raise UsageError(f"{target} exists; choose another name")
     file = find_recipe(base)
-    source = with_overrides(read(file), overrides)
-    left: list[Problem] = []
-    try:
-        check_source(source)
-    except RecipeError as error:
-        left = list(error.problems)
+    left = _problems(with_overrides(read(file), overrides))
     if wrong := [problem for problem in left if problem.origin and problem.origin.source.startswith(COMMAND_LINE)]:
         raise RecipeError(wrong)
     below = {key: value for key, value in read(file).data.items() if key != "base"}
@@ -69,6 +64,15 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
     return left
+
+
+def _problems(source: Source) -> list[Problem]:
+    """What ``validate`` says of a recipe."""
+    try:
+        check_source(source)
+    except RecipeError as error:
+        return list(error.problems)
+    return []
 
 
 def _named_from(base: str, file: FilePath, folder: FilePath) -> str:
@@ -85,18 +89,22 @@ def overlay(below: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     """
     own: Any = {}
     for override in overrides:
-        if not override.startswith("~"):
+        if override.startswith("~"):
+            own = _deleted(own, below, override.removeprefix("~").split("."))
+        else:
             merged = OmegaConf.merge(OmegaConf.create(own), OmegaConf.from_dotlist([override]))
             own = OmegaConf.to_container(merged, resolve=False)
-            continue
-        *sections, key = override.removeprefix("~").split(".")
-        inner, present = own, below
-        for section in sections:
-            inner, present = inner.setdefault(section, {}), present.get(section, {})
-        inner.pop(key, None)
-        if key in present:
-            inner[f"~{key}"] = None
     return own
+
+
+def _deleted(own: Mapping[str, Any], below: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """What is left of ``own`` without a key, which is marked if ``below`` has it."""
+    first, *inner = keys
+    kept = {key: value for key, value in own.items() if key != first}
+    if not inner:
+        return kept | ({f"~{first}": None} if first in below else {})
+    left = _deleted(own.get(first) or {}, below.get(first) or {}, inner)
+    return kept | ({first: left} if left else {})
 
 
 def _body(below: Mapping[str, Any], own: Mapping[str, Any]) -> str:

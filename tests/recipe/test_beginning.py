@@ -9,6 +9,7 @@ from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.beginning import begin
 from rlrefine.recipe.load import check_sections, load_recipe
 from rlrefine.recipe.reading import built_in_recipes, find_recipe, read
+from rlrefine.recipe.resolved import leaves
 
 CHANGES = [
     ["stages.grpo.steps=20"],
@@ -45,6 +46,9 @@ def test_what_was_asked_for_counts(changes, tmp_path):
     assert begin(file, "omnirefiner_tiny", changes) == []
     assert load_recipe(file) == load_recipe("omnirefiner_tiny", changes)
     text = file.read_text()
+    assert {} not in [
+        value for _, value in leaves(yaml.safe_load(text))
+    ]  # what is set and deleted again leaves nothing
     file.write_text(offered(text))
     assert load_recipe(file) == load_recipe("omnirefiner_tiny", changes)
 
