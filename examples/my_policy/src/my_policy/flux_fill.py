@@ -19,12 +19,14 @@ from my_policy import FluxFillSettings
 from torch import Tensor, nn
 
 from policies.errors import PolicyError
+from policies.flow_scheduler import configured_shift
 from policies.flux_conditioning import FluxConditioning
 from policies.flux_kontext import ADAPTER_TARGETS
 from policies.flux_positions import image_positions
-from policies.loading import load_pipeline
-from policies.memory import HOME
-from policies.schedule import FlowSchedule, resolution_shift
+from policies.image_area import check_sides
+from policies.loading import load_pipeline, place_parts
+from policies.packed_tokens import PackedTokens
+from policies.schedule import FlowSchedule
 from policies.settings import Guidance, Precision
 from policies.weights import StageWeights, WeightSet
 
@@ -51,6 +53,7 @@ class FluxFill:
         self.device = torch.device(device)
         self.trained: nn.Module = pipeline.transformer
         self.config, self.dtype = pipeline.transformer.config, pipeline.transformer.dtype
+        self.tokens = PackedTokens(2 * pipeline.vae_scale_factor, self.config.out_channels)
         self.stage = StageWeights(pipeline.transformer, ADAPTER_TARGETS)
 
     @classmethod
@@ -72,11 +75,8 @@ class FluxFill:
             PolicyError: it cannot be reached, or is not a FLUX.1-Fill.
         """
         pipeline = load_pipeline(FluxFillPipeline, settings, precision, called="FLUX.1-Fill")
-        pipeline.transformer.to(device if network else HOME)
-        for part in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-            part.to(device)
-        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
-            part.requires_grad_(False).eval()
+        encoders = (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+        place_parts(pipeline.transformer, encoders, torch.device(device), called=network, offload_encoders=False)
         return cls(pipeline, settings, device, autocast=precision == "bf16" and settings.lora is None)
 
     def weights(self, which: WeightSet) -> AbstractContextManager[None]:
@@ -120,7 +120,7 @@ class FluxFill:
             prompt=prompt,
             pooled=pooled,
             images=torch.cat([self._latents((2 * draft - 1) * (1 - mask)), pixels], dim=2),
-            image_ids=image_positions((height // self.token_side, width // self.token_side), 0).to(self.device),
+            image_ids=image_positions(self.tokens.grid((height, width)), 0).to(self.device),
             layout=((height, width),),
         )
 
@@ -134,7 +134,7 @@ class FluxFill:
 
     def _latents(self, pixels: Tensor) -> Tensor:
         """The most likely latents of pixels in [−1, 1], packed."""
-        self._check_size((pixels.shape[2], pixels.shape[3]))
+        check_sides(tuple(pixels.shape[2:]), self.tokens.side)
         vae: Any = self.pipeline.vae
         found = vae.encode(pixels.to(vae.dtype)).latent_dist.mode()
         return self._packed((found - vae.config.shift_factor) * vae.config.scaling_factor).float()
@@ -176,29 +176,15 @@ class FluxFill:
             )[0]
         return predicted.float()
 
-    @property
-    def token_side(self) -> int:
-        """Pixels on each side of what one packed token holds: two latents."""
-        return 2 * self.pipeline.vae_scale_factor
-
     def latent_mask(self, masks: Tensor) -> Tensor:
         """The share of each token's pixels that lie inside the mask, ``[P, L, 1]``."""
-        return nn.functional.avg_pool2d(masks, self.token_side).flatten(1).unsqueeze(2)
+        return self.tokens.latent_mask(masks)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int]:
-        self._check_size(size)
-        return (size[0] // self.token_side) * (size[1] // self.token_side), self.config.out_channels
+        return self.tokens.latent_shape(size)
 
     def schedule(self, size: tuple[int, int]) -> FlowSchedule:
-        scheduler = self.pipeline.scheduler.config
-        shift = resolution_shift(
-            self.latent_shape(size)[0],
-            base_tokens=scheduler.get("base_image_seq_len", 256),
-            max_tokens=scheduler.get("max_image_seq_len", 4096),
-            base_shift=scheduler.get("base_shift", 0.5),
-            max_shift=scheduler.get("max_shift", 1.15),
-        )
-        return FlowSchedule(shift)
+        return FlowSchedule(configured_shift(self.pipeline.scheduler, self.latent_shape(size)[0]))
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         tokenizer: Any = self.pipeline.tokenizer_2
@@ -209,9 +195,3 @@ class FluxFill:
                     f"the prompt {prompt!r} has {length} tokens, and policy.prompt_tokens is "
                     f"{self.settings.prompt_tokens}; set it to the longest prompt's, at most 512"
                 )
-
-    def _check_size(self, size: tuple[int, int]) -> None:
-        if size[0] % self.token_side or size[1] % self.token_side:
-            raise PolicyError(
-                f"images of {size[0]} × {size[1]} pixels: both sides must be multiples of {self.token_side}"
-            )
