@@ -2,11 +2,8 @@ import pytest
 import torch
 
 from rlrefine.data.records import Batch, Example, Reference
-from rlrefine.training.encoder import Encoder
-from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
 from rlrefine.training.objectives.base import RolloutObjective
-from rlrefine.training.objectives.sampling import plan_of
-from rlrefine.training.progress import LineReporter
+from tests.training.steps import rolled_out, rows_alone
 
 SIZE = (32, 32)
 
@@ -37,25 +34,10 @@ def experience_of(kontext_policy, batch):
     """Rollouts of an objective for the batch, in micro-batches of a given size; without any, its rows alone."""
 
     def make(objective, micro_batch=None, step=0):
-        address = Address(seed=0, stage="test", step=step, first_row=0)
-        chunks = tuple(chunks_of(len(batch), objective.group_size, micro_batch))
-        encoder = Encoder(policy=kontext_policy, roles=["draft", "reference"])
-        conditioning = encoder.conditioning(batch)
-        common = {
-            "batch": batch,
-            "conditioning": conditioning,
-            "encoder": encoder,
-            "address": address,
-            "chunks": chunks,
-            "samples_in_step": len(batch) * objective.group_size,
-        }
+        rows = rows_alone(kontext_policy, objective, batch, micro_batch=micro_batch, step=step)
         if not isinstance(objective, RolloutObjective):
-            return Experience(**common)
-        plan = plan_of(objective.settings, kontext_policy.schedule(SIZE), 0, step)
-        with kontext_policy.weights(objective.behaviour):
-            made = make_rollouts(kontext_policy, conditioning, plan, chunks, address, SIZE, LineReporter())
-        trajectories, images = made
+            return rows
         credit = torch.randn(len(batch), objective.group_size, generator=torch.Generator().manual_seed(5))
-        return Experience(**common, trajectories=trajectories, credit=credit), images
+        return rolled_out(kontext_policy, objective, rows, credit)
 
     return make

@@ -8,14 +8,11 @@ import torch
 from policies.settings import LoraSettings
 from rlrefine.data.records import Batch, Example, Reference
 from rlrefine.training.encoder import Encoder
-from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
 from rlrefine.training.objectives.grpo import Grpo
-from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.objectives.sft import Sft
-from rlrefine.training.progress import LineReporter
 from rlrefine.training.settings import GrpoSettings, RolloutSettings, SftSettings, StochasticSettings
 from tests.training.models import MODELS, guidance_of, policy_of
-from tests.training.steps import disturb
+from tests.training.steps import disturb, rolled_out, rows_alone
 
 SIZE = (32, 32)
 NUMBERS = (1, 3, 0, 1)  # of references
@@ -86,18 +83,10 @@ def test_velocities_and_gradients_of_a_mixed_batch_are_those_of_its_rows(request
 
 def gradient(policy, batch, objective, micro_batch):
     """The gradient of one update, and the maxima of its losses."""
-    encoder = Encoder(policy=policy, roles=["draft", "references"])
-    chunks = tuple(chunks_of(len(batch), objective.group_size, micro_batch))
-    experience = Experience(
-        batch=batch, conditioning=encoder.conditioning(batch), encoder=encoder,
-        address=Address(seed=0, stage="test", step=0, first_row=0), chunks=chunks,
-        samples_in_step=len(batch) * objective.group_size,
-    )  # fmt: skip
+    experience = rows_alone(policy, objective, batch, ["draft", "references"], micro_batch)
     if objective.group_size > 1:
-        plan = plan_of(objective.settings, policy.schedule(SIZE), 0, 0)
-        made, _ = make_rollouts(policy, experience.conditioning, plan, chunks, experience.address, SIZE, LineReporter())
         credit = torch.linspace(-1, 1, 4 * objective.group_size).reshape(4, -1)
-        experience = dataclasses.replace(experience, trajectories=made, credit=credit)
+        experience, _ = rolled_out(policy, objective, experience, credit)
     measured = []
     for loss in objective.losses(policy, experience, 0):
         loss.loss.backward()

@@ -12,16 +12,12 @@ import torch
 from policies.rollout import replay
 from policies.settings import LoraSettings
 from rlrefine.data.records import Batch, Example, Reference
-from rlrefine.training.encoder import Encoder
-from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts
 from rlrefine.training.nft_settings import NftSettings
 from rlrefine.training.objectives.grpo import Grpo
 from rlrefine.training.objectives.nft import Nft
 from rlrefine.training.objectives.offline_dpo import OfflineDpo
 from rlrefine.training.objectives.online_dpo import OnlineDpo
-from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.objectives.sft import Sft
-from rlrefine.training.progress import LineReporter
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.settings import (
     GrpoSettings,
@@ -33,6 +29,7 @@ from rlrefine.training.settings import (
     StochasticSettings,
 )
 from tests.training.models import MODELS, guidance_of, policy_of
+from tests.training.steps import rolled_out, rows_alone
 
 SIZE, GROUP = (32, 32), 2
 PAGE = Path(__file__).parents[2] / "docs" / "policies.md"
@@ -73,22 +70,12 @@ def objective_of(name, guidance):
 
 def experience_of(policy, objective, batch, *, sampled):
     """What one step learns from."""
-    encoder = Encoder(policy=policy, roles=policy.settings.images)
-    chunks = tuple(chunks_of(len(batch), objective.group_size, None))
-    given = {
-        "batch": batch, "conditioning": encoder.conditioning(batch), "encoder": encoder, "chunks": chunks,
-        "address": Address(seed=0, stage="test", step=0, first_row=0),
-        "samples_in_step": len(batch) * objective.group_size,
-    }  # fmt: skip
+    rows = rows_alone(policy, objective, batch, policy.settings.images)
     if not sampled:
-        return Experience(**given)
-    plan = plan_of(objective.settings, policy.schedule(SIZE), 0, 0)
-    with policy.weights(objective.behaviour):
-        made, images = make_rollouts(
-            policy, given["conditioning"], plan, chunks, given["address"], SIZE, LineReporter()
-        )
+        return rows
+    experience, images = rolled_out(policy, objective, rows, torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
     assert images.shape == (len(batch) * GROUP, 3, *SIZE)
-    return Experience(**given, trajectories=made, credit=torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+    return experience
 
 
 def ratios(policy, experience):
