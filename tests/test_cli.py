@@ -104,9 +104,8 @@ def test_a_recipe_is_begun_and_what_is_next_is_said(capfd, tmp_path, monkeypatch
 
 def test_the_examples_of_init_make_valid_recipes(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    examples = [
-        line.split(" ", 1)[1] for line in cli.commands["init"].help.splitlines() if line.startswith("rlrefine ")
-    ]
+    lines = map(str.strip, cli.commands["init"].help.splitlines())
+    examples = [line.removeprefix("rlrefine ") for line in lines if line.startswith("rlrefine ")]
     assert len(examples) == 3
     for line in examples:
         assert code_of(shlex.split(line)) == 0
