@@ -29,6 +29,7 @@ from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import clear_leftovers, damage, publish, remove
 from rlrefine.training.run import resume, start
 from rlrefine.training.scoring import build_rewards
+from rlrefine.training.timing import AROUND
 
 Table = dict[str, list[float]]
 PICTURES = 8  # of each arm
@@ -198,5 +199,10 @@ def _cpu_seconds(timing: Path, stage: str) -> float | None:
             record = json.loads(line)
             if record["stage"] == stage:
                 steps[record["step"]] = record
-    spent = [value for record in steps.values() for key, value in record.items() if key.startswith("cpu_seconds/")]
+    spent = [
+        value
+        for record in steps.values()
+        for key, value in record.items()
+        if key.startswith("cpu_seconds/") and key.removeprefix("cpu_seconds/") not in AROUND
+    ]
     return sum(spent) if spent else None

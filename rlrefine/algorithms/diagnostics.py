@@ -48,6 +48,24 @@ def diversity(latents_PG: Tensor) -> Tensor:
     return torch.stack(pairs)
 
 
+def saturated(image_B: Tensor) -> Tensor:
+    """The share of each image's values that are as dark or as bright as they can be.
+
+        s_b = mean over channels and pixels of [x ≤ ½/255 or x ≥ 1 − ½/255]
+
+    Args:
+        image_B: ``[B, …]`` in [0, 1].
+
+    Returns:
+        ``[B]``; where it grows while one trains, a reward is being paid for contrast or for flat white.
+
+    >>> saturated(torch.tensor([[0.0, 0.5, 0.5, 1.0], [0.2, 0.4, 0.6, 0.8]]))
+    tensor([0.5000, 0.0000])
+    """
+    margin = 0.5 / 255
+    return ((image_B <= margin) | (image_B >= 1 - margin)).flatten(1).float().mean(dim=1)
+
+
 def group_spread(value_PG: Tensor) -> Tensor:
     """The mean standard deviation inside a group, in the value's unit.
 

@@ -191,19 +191,27 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
 )
 @AS_JSON
 @click.option("--markdown", "as_markdown", is_flag=True, help="Tables for a page of documentation.")
-def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool) -> None:
-    """Show the held-out table of a run; of several seeds of one recipe, pooled over rows and seeds.
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page; by default report.html, in the run.")
+def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool, out: Path | None) -> None:
+    """Write one page that shows a run, or several side by side, and print the held-out table.
+
+    Several seeds of one recipe are pooled over rows and seeds; their page lies beside the first of them. With --json or
+    --markdown there is a page only where -o names it.
 
     \b
-    rlrefine report runs/seed0 runs/seed1 runs/seed2
+    rlrefine report runs/first
+    rlrefine report runs/seed0 runs/seed1 runs/seed2 -o seeds.html
     """
-    from rlrefine.evaluation.summary import pool, read_run, summarize
-    from rlrefine.report.table import markdown, render
+    from rlrefine.quiet import hush
 
-    tables = [read_run(run) for run in runs]
-    summary = summarize(tables[0]) if len(tables) == 1 else pool(tables)
-    text = json.dumps(summary, indent=1) if as_json else markdown(summary) if as_markdown else render(summary)
-    click.echo(text.rstrip("\n"))
+    hush()
+    from rlrefine.report.command import in_words, summary_text, write_page
+
+    quoted = as_json or as_markdown
+    text = summary_text(runs, as_json=as_json, as_markdown=as_markdown) if quoted else None
+    if out is not None or not quoted:
+        click.echo(f"page: {write_page(runs, out)}", err=True)
+    click.echo(in_words(runs) if text is None else text)
 
 
 @cli.command("export")

@@ -25,6 +25,20 @@ def grid(rows: Sequence[Sequence[Tensor]]) -> Image.Image:
     return to_image(sheet)
 
 
+def cells(sheet: Image.Image, rows: int, columns: int) -> list[list[Image.Image]]:
+    """The pictures of a grid of so many rows and columns again; smaller ones with the white beside them.
+
+    >>> sheet = grid([[torch.zeros(3, 4, 6), torch.ones(3, 4, 6)], [torch.ones(3, 4, 6), torch.zeros(3, 4, 6)]])
+    >>> [[picture.getpixel((5, 3))[0] for picture in row] for row in cells(sheet, 2, 2)]
+    [[0, 255], [255, 0]]
+    """
+    height, width = (sheet.height + GAP) // rows, (sheet.width + GAP) // columns
+    return [
+        [sheet.crop((left, top, left + width - GAP, top + height - GAP)) for left in range(0, columns * width, width)]
+        for top in range(0, rows * height, height)
+    ]
+
+
 def sample_grid(examples: Sequence[Example], results: Sequence[Tensor]) -> Image.Image:
     """One row for each example: draft, references, result, target."""
     rows = []

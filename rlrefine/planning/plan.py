@@ -15,13 +15,13 @@ from rlrefine.planning.components import Phases
 from rlrefine.planning.counts import Counts, count, device_counts
 from rlrefine.planning.disk import Disk, disk
 from rlrefine.planning.division import PERSISTENT, Weights, divide
-from rlrefine.planning.licences import Entry, ledger
 from rlrefine.planning.pretend import in_earnest, pretending
 from rlrefine.planning.process import Process
 from rlrefine.planning.rows import rows_in_data
 from rlrefine.planning.samples import rollout_plan, shortened
 from rlrefine.planning.scorers import scorers
 from rlrefine.planning.shapes import SHAPES
+from rlrefine.recipe.licences import Entry, ledger
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.registry import OBJECTIVES
 

@@ -1,38 +1,31 @@
-"""Curves of a run, drawn so that they read on light and dark pages."""
+"""Curves of a stage: one run by itself, or several over each other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
+
+import numpy as np
 
 from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
 
 FAILED = "failed_frac/"
+SPREAD = {"reward/": "reward_spread/"}
+"""Beginning of a measure's name → that of its standard deviation inside a group, which is drawn around it."""
+POINTS = 300
+"""Of a line, at most; of a longer one, means of neighbouring steps are drawn."""
 
 Records = Sequence[Mapping[str, Any]]
 
 
-def curve(records: Records, names: Sequence[str], title: str) -> str | None:
-    """One figure as SVG text: a line for each measure over the steps of a stage; none if nothing was measured."""
-    lines = {name: [(r["step"], r[name]) for r in records if name in r] for name in names}
-    lines = {name: points for name, points in lines.items() if len(points) > 1}
-    if not lines:
-        return None
-    with figure(4.4, 2.5) as (drawn, (axes,)):
-        for colour, (name, points) in zip(COLOURS, lines.items(), strict=False):
-            steps, values = zip(*points, strict=True)
-            axes.plot(
-                steps,
-                values,
-                color=colour,
-                linewidth=1.4,
-                label=name,
-                marker="o" if len(points) < 12 else "",
-                markersize=3,
-            )
-        axes.set_title(title, color=INK, fontsize=10, loc="left")
-        plain(axes)
-        if len(lines) > 1:
-            axes.legend(frameon=False, labelcolor=INK, fontsize=8)
-        return saved(drawn).decode()
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A measure over the steps of a stage, with its spread where one is known."""
+
+    label: str
+    steps: np.ndarray
+    values: np.ndarray
+    spread: np.ndarray | None = None
 
 
 FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -40,17 +33,90 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("validation: PSNR inside the mask, dB", ("validation/psnr_in_mask",)),
     ("validation: PSNR to the draft outside the mask, dB", ("validation/draft_psnr_outside_mask",)),
     ("validation: reward", ("validation/reward_total",)),
-    ("reward of the rollouts", ("reward/total",)),
+    ("reward of the rollouts", ("reward/",)),
     ("spread of each reward inside a group", ("reward_spread/",)),
     ("share of each reward in the advantage", ("reward_share/",)),
-    ("share of samples for which a reward failed", ("failed_frac/",)),
+    ("share of samples for which a reward failed", (FAILED,)),
     ("distance of siblings", ("diversity",)),
-    ("ratio: mean", ("ratio/mean",)),
+    ("share of saturated values", ("saturated",)),
+    ("groups whose samples are alike", ("zero_variance_groups",)),
+    ("ratio", ("ratio/mean", "ratio/max")),
     ("clip fraction", ("clip_fraction/low", "clip_fraction/high")),
     ("approximate KL to the old policy", ("approximate_kl",)),
     ("KL of the loss", ("kl",)),
     ("gradient norm", ("gradient_norm",)),
 )
+
+
+def stage_curves(runs: Mapping[str, Records]) -> dict[str, str]:
+    """All figures that a stage has something to show for: title → SVG text.
+
+    Of one run, measures that belong together share a figure; of several, each measure has its own, and each run a line.
+
+    Args:
+        runs: name → what its stage recorded.
+    """
+    found = {}
+    for heading, wanted in FIGURES:
+        names = list(_measured(runs, wanted))
+        apart = len(runs) > 1 or any(begin in SPREAD for begin in wanted)
+        for group in [[name] for name in names] if apart else [names]:
+            title = f"{heading}: {group[0].partition('/')[2]}" if apart and len(names) > 1 else heading
+            lines = list(_lines(runs, group))
+            if any(len(line.steps) > 1 for line in lines) and any(np.ptp(line.values) > 0 for line in lines):
+                found[title] = curve(lines, title)
+    return found
+
+
+def curve(lines: Sequence[Line], title: str) -> str:
+    """One figure as SVG text."""
+    with figure(4.4, 2.5) as (drawn, (axes,)):
+        for colour, line in zip(cycle(COLOURS), lines, strict=False):
+            marker = "o" if len(line.steps) < 12 else ""
+            axes.plot(
+                line.steps, line.values, color=colour, linewidth=1.4, label=line.label, marker=marker, markersize=3
+            )
+            if line.spread is not None:
+                low, high = line.values - line.spread, line.values + line.spread
+                axes.fill_between(line.steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_title(title, color=INK, fontsize=10, loc="left")
+        plain(axes)
+        if len(lines) > 1:
+            axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+        return saved(drawn).decode()
+
+
+def _measured(runs: Mapping[str, Records], wanted: Sequence[str]) -> Iterator[str]:
+    """The names that any run has; one that ends with a slash begins those of each reward."""
+    known = {name for records in runs.values() for record in records for name in record}
+    for name in wanted:
+        yield from sorted(each for each in known if each.startswith(name)) if name.endswith("/") else known & {name}
+
+
+def _lines(runs: Mapping[str, Records], names: Sequence[str]) -> Iterator[Line]:
+    for run, records in runs.items():
+        for name in names:
+            kept = [record for record in records if name in record]
+            if kept:
+                begin, _, rest = name.partition("/")
+                around = f"{SPREAD[begin + '/']}{rest}" if f"{begin}/" in SPREAD else None
+                spread = [record[around] for record in kept] if all(around in record for record in kept) else None
+                yield Line(
+                    label=run if len(runs) > 1 else name.rpartition("/")[2],
+                    steps=thinned([record["step"] for record in kept]),
+                    values=thinned([record[name] for record in kept]),
+                    spread=None if spread is None else thinned(spread),
+                )
+
+
+def thinned(values: Sequence[float], points: int = POINTS) -> np.ndarray:
+    """At most so many values: means of equal stretches of them, the last of which may be shorter.
+
+    >>> thinned([1.0, 3.0, 5.0], points=2)
+    array([2., 5.])
+    """
+    stretch = -(-len(values) // points)
+    return np.array([np.mean(values[start : start + stretch]) for start in range(0, len(values), stretch)])
 
 
 def failures(records: Records) -> list[str]:
@@ -67,16 +133,3 @@ def failures(records: Records) -> list[str]:
         if any(found)
     ]
     return [line.replace("%", " %") for line in lines]
-
-
-def stage_curves(records: Records) -> list[str]:
-    """All figures that a stage has something to show for."""
-    found = []
-    for title, names in FIGURES:
-        if names[0].endswith("/"):  # one line for each reward
-            names = tuple(sorted({name for record in records for name in record if name.startswith(names[0])}))
-        constant = all(len({record[name] for record in records if name in record}) <= 1 for name in names)
-        svg = None if constant else curve(records, names, title)
-        if svg is not None:
-            found.append(svg)
-    return found

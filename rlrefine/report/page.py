@@ -1,143 +1,145 @@
-"""One page that shows a run: it needs no network, holds its pictures in itself, and escapes all that it quotes."""
+"""One page that shows a run, or several side by side: one file, without a network, everything quoted escaped."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
-from rlrefine.data.images import to_image
-from rlrefine.data.loading import Rows
-from rlrefine.evaluation.held_out import PICTURES
-from rlrefine.evaluation.summary import interval_of
-from rlrefine.recipe.schema import Recipe
+from rlrefine.errors import DataError
+from rlrefine.evaluation.summary import pool, read_run
+from rlrefine.recipe.licences import ledger
+from rlrefine.report.alarms import Alarm, alarms
 from rlrefine.report.curves import failures, stage_curves
-from rlrefine.report.table import blocks, body, shown_pairs
-from rlrefine.training.folder import RunFolder
-
-ZOOM = 2  # small pictures are shown larger, pixel by pixel
-
-
-def write_report(recipe: Recipe, folder: RunFolder, rows: Rows) -> None:
-    """Write ``report.html`` into a run's folder, from what lies there."""
-    summary = json.loads(folder.summary.read_text())
-    records = folder.read_metrics()
-    page = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            title=folder.root.name,
-            verdict=verdict(summary),
-            rows=next(iter(next(iter(summary["arms"].values())).values()))["n"],
-            tables=_tables(summary),
-            pictures=_pictures(folder, rows, list(summary["arms"])),
-            stages=[
-                {
-                    "label": label,
-                    "curves": [
-                        _data_url(svg.encode(), "image/svg+xml")
-                        for svg in stage_curves([r for r in records if r["stage"] == label])
-                    ],
-                    "failures": [
-                        *failures([r for r in records if r["stage"] == label]),
-                        *folder.read_notes(label),
-                    ],
-                    "samples": _samples(folder, label),
-                }
-                for label in recipe.stages
-            ],
-            recipe=folder.resolved.read_text(encoding="utf-8"),
-            environment=(folder.root / "environment.json").read_text(encoding="utf-8"),
-        )
-    )
-    folder.report.write_text(page, encoding="utf-8")
+from rlrefine.report.html import Album, render
+from rlrefine.report.pictures import cards, groups, timeline
+from rlrefine.report.runs import ShownRun
+from rlrefine.report.seconds import seconds_by_phase
+from rlrefine.report.table import blocks, body
+from rlrefine.report.verdict import verdict
+from rlrefine.training.publish import write_text
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("rlrefine.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+def write_report(runs: Sequence[ShownRun], file: Path) -> None:
+    """Write the page of one run or of several, from what lies in their folders; a run may still be going on."""
+    write_text(file, page(runs))
+
+
+def page(runs: Sequence[ShownRun]) -> str:
+    """The page as text, under 10 MB."""
+    album, results = Album(), held_out(runs)
+    found = {run.name: _alarms(run) for run in runs}
+    return render(
+        "report/page.html.j2",
+        title=", ".join(run.name for run in runs),
+        runs=[run.name for run in runs],
+        verdict=[*_verdicts(runs, results), _counted(sum(map(len, found.values())))],
+        alarms=[{"run": name, "stage": label, "alarm": alarm} for name, of in found.items() for label, alarm in of],
+        held_out=[_table(name, summary) for name, summary in results.items()],
+        stages=[_stage(runs, label, album) for label in _stages(runs)],
+        cards=cards(runs, album),
+        times=[_times(run) for run in runs],
+        licences=_licences(runs),
+        made=[_made(run) for run in runs],
     )
 
 
-VERDICTS = (
-    ("psnr_in_mask", "dB inside the mask"),
-    ("draft_psnr_outside_mask", "dB of what should be left alone"),
-    ("reward_total", "of reward"),
-)
+POOLED = "all runs, pooled"
 
 
-def verdict(summary: Mapping[str, Any]) -> list[str]:
-    """What the table says, in words; a difference whose interval holds zero is called open."""
-    lines = []
-    for later, earlier in shown_pairs(list(summary["arms"])):
-        for name, noun in VERDICTS:
-            entry = summary["paired"][f"{later}-{earlier}"].get(name)
-            if entry is None:
-                continue
-            found = interval_of(entry)
-            word = "gains" if found.low > 0 else "loses" if found.high < 0 else "may differ by"
-            size = f"{found.mean:+.3f}" if word == "may differ by" else f"{abs(found.mean):.3f}"
-            lines.append(
-                f"{later} against {earlier}: {word} {size} {noun} (95 % interval {found.low:+.3f} to {found.high:+.3f})"
-            )
-    return lines
+def held_out(runs: Sequence[ShownRun]) -> dict[str, dict[str, Any]]:
+    """The held-out results by run; first those of all runs pooled, if they have the same arms over the same rows."""
+    each = {run.name: run.summary for run in runs if run.summary is not None}
+    if len(each) < max(2, len(runs)):
+        return each
+    try:
+        return {POOLED: pool([read_run(run.folder.root) for run in runs]), **each}
+    except DataError:
+        return each
 
 
-def _tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every block of the held-out table: titles, rows of arms, rows of comparisons."""
-    tables = []
-    for columns in blocks(summary):
-        head, *rows = body(summary, columns)
-        arms = len(summary["arms"])
-        tables.append({"columns": head[1:], "arms": rows[:arms], "pairs": rows[arms + 1 :]})
-    return tables
+def _verdicts(runs: Sequence[ShownRun], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of one run, or of all together, each line by itself; of different ones a line each."""
+    if POOLED in results:
+        return verdict(results[POOLED], runs[0].recipe)
+    said = {run.name: verdict(results[run.name], run.recipe) if run.name in results else [_so_far(run)] for run in runs}
+    return said[runs[0].name] if len(runs) == 1 else [f"{name}: {'; '.join(lines)}" for name, lines in said.items()]
 
 
-def _pictures(folder: RunFolder, rows: Rows, arms: Sequence[str]) -> dict[str, Any]:
-    """For the first held-out rows: what went in, what each arm made of it, and what it should be."""
-    shown = [arm for arm in arms if arm != "draft"]
-    found = []
-    for index in range(min(PICTURES, len(rows))):
-        files = [folder.evaluation / arm / f"{index:03d}.png" for arm in shown]
-        if not all(file.exists() for file in files):
-            break
-        example = rows.example(index)
-        inputs = [example.draft, *(reference.image for reference in example.references[:1])]
-        results = [_enlarged(Image.open(file)) for file in files]
-        target = [_enlarged(to_image(example.target))] if example.target is not None else []
-        blank = [None] * (2 - len(inputs))  # a row without a reference
-        cells = [*(_enlarged(to_image(image)) for image in inputs), *blank, *results, *target]
-        found.append(
-            {
-                "id": example.id,
-                "prompt": example.prompt,
-                "cells": [cell and _data_url(cell, "image/png") for cell in cells],
-            }
-        )
-    return {"columns": ["draft", "reference", *shown, "target"], "rows": found}
+def _so_far(run: ShownRun) -> str:
+    """Where a run stands that has no held-out results."""
+    begun = [label for label, records in run.records.items() if records]
+    where = f"stage {begun[-1]}, step {run.records[begun[-1]][-1]['step']}" if begun else "no step is complete"
+    return f"no held-out results yet ({where})"
 
 
-def _enlarged(image: Image.Image) -> bytes:
-    zoom = ZOOM if max(image.size) <= 128 else 1
-    content = io.BytesIO()
-    image.convert("RGB").resize((zoom * image.width, zoom * image.height), Image.Resampling.NEAREST).save(
-        content, "PNG", optimize=True
-    )
-    return content.getvalue()
+def _counted(count: int) -> str:
+    return "no alarm" if count == 0 else f"{count} alarm{'s' if count > 1 else ''}, below"
 
 
-def _samples(folder: RunFolder, label: str) -> list[dict[str, str]]:
-    """The first and the last look at the same validation rows."""
-    sheets = sorted(folder.samples.glob(f"{label}-[0-9]*.png")) if folder.samples.is_dir() else []
-    chosen = sheets if len(sheets) < 2 else [sheets[0], sheets[-1]]
+def _alarms(run: ShownRun) -> list[tuple[str, Alarm]]:
+    """Each with the stage that it is of."""
     return [
-        {"name": f"step {int(sheet.stem.rpartition('-')[2])}", "image": _data_url(sheet.read_bytes(), "image/png")}
-        for sheet in chosen
+        (label, alarm)
+        for label, part in run.recipe.stages.items()
+        for alarm in alarms(run.records[label], part.prompts_per_step)
     ]
 
 
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _table(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The held-out table: what it is over, and every block of it as a head and its lines."""
+    count = next(iter(next(iter(summary["arms"].values())).values()))["n"]
+    tables = []
+    for columns in blocks(summary):
+        (_, *head), *lines = body(summary, columns)
+        arms = len(summary["arms"])
+        tables.append({"head": ["arm", *head], "lines": lines[:arms] + lines[arms + 1 :], "rule": arms})
+    return {"name": name, "rows": count, "seeds": summary.get("seeds", 1), "tables": tables}
+
+
+def _stages(runs: Sequence[ShownRun]) -> list[str]:
+    return list(dict.fromkeys(label for run in runs for label in run.recipe.stages))
+
+
+def _stage(runs: Sequence[ShownRun], label: str, album: Album) -> dict[str, Any]:
+    """Everything that a stage has to show, of all runs that have it."""
+    having = {run.name: run.records[label] for run in runs if run.records.get(label)}
+    curves = [{"title": title, "image": album.figure(svg)} for title, svg in stage_curves(having).items()]
+    of = [
+        {
+            "run": run.name,
+            "failures": [*failures(run.records[label]), *run.folder.read_notes(label)],
+            "timeline": timeline(run, label, album),
+            "steps": groups(run, label, album),
+        }
+        for run in runs
+        if run.name in having
+    ]
+    return {"label": label, "curves": [curve for curve in curves if curve["image"]], "runs": of}
+
+
+def _times(run: ShownRun) -> dict[str, Any]:
+    """Stage, phase, seconds and share of the run's time, the longest phases of a stage first."""
+    stages = seconds_by_phase(run.folder.timing)
+    whole = sum(seconds for phases in stages.values() for seconds in phases.values())
+    lines = [
+        {"stage": stage, "phase": phase, "seconds": seconds, "share": seconds / whole}
+        for stage, phases in stages.items()
+        for phase, seconds in sorted(phases.items(), key=lambda item: -item[1])
+    ]
+    return {"run": run.name, "seconds": whole, "lines": lines}
+
+
+def _licences(runs: Sequence[ShownRun]) -> list[list[str]]:
+    """Part, terms of its weights or content, terms of its code; each part once."""
+    lines = [[entry.part, entry.weights, entry.code] for run in runs for entry in ledger(run.recipe)]
+    return [list(line) for line in dict.fromkeys(map(tuple, lines))]
+
+
+def _made(run: ShownRun) -> dict[str, Any]:
+    """What it takes to make a run again."""
+    return {
+        "run": run.name,
+        "revision": json.loads(run.environment).get("revision"),
+        "environment": run.environment,
+        "recipe": run.folder.resolved.read_text(encoding="utf-8"),
+    }

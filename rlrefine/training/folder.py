@@ -86,6 +86,11 @@ class RunFolder:
         return self.root / "samples"
 
     @property
+    def groups(self) -> Path:
+        """The most telling groups of some steps: a sheet of pictures each, and their scores."""
+        return self.root / "groups"
+
+    @property
     def evaluation(self) -> Path:
         return self.root / "evaluation"
 

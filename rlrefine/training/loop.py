@@ -3,16 +3,15 @@
 Shapes: P rows of this process · G samples of a row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from policies.base import Policy
 from policies.trajectory import Trajectory
-from rewards import WeightedRewards
-from rlrefine.algorithms.diagnostics import diversity
+from rewards import RewardOutput, WeightedRewards
+from rlrefine.algorithms.diagnostics import diversity, saturated
 from rlrefine.data.loading import Rows
 from rlrefine.data.sampler import rows_of_step
 from rlrefine.recipe.schema import StagePart
@@ -21,6 +20,7 @@ from rlrefine.training.encoder import Encoder
 from rlrefine.training.engine import Engine, learning_rate
 from rlrefine.training.experience import Address, Experience, chunks_of, make_rollouts, regrouped
 from rlrefine.training.failures import FailureWatch
+from rlrefine.training.groups import Group, telling_groups
 from rlrefine.training.objectives.base import FollowingObjective, Objective, RolloutObjective
 from rlrefine.training.objectives.sampling import plan_of
 from rlrefine.training.progress import Reporter
@@ -36,6 +36,7 @@ class Trainer:
         prepared: what is trained, and its optimiser.
         name: under which the stage draws; one that continues another goes on under its name,
         offset: and after its steps.
+        shown: of which steps the most telling groups are kept.
     """
 
     policy: Policy
@@ -59,6 +60,9 @@ class Trainer:
     """and the largest that it met."""
     watch: Stopwatch = field(default_factory=Stopwatch)
     failures: FailureWatch = field(default_factory=FailureWatch)
+    shown: Callable[[int], bool] = lambda step: False
+    groups: tuple[Group, ...] = ()
+    """The most telling groups of the last step, if it was to be shown."""
 
     def train(self, first: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Run from step ``first`` to the end; after each step, the number of complete steps and what was measured."""
@@ -102,31 +106,29 @@ class Trainer:
         scoring = Scoring(self.rewards, batch, group_size, chunks_of(len(batch), group_size, at_once))
         with self.watch.phase("rollout"), self.policy.weights(self.objective.behaviour):
             made = self.policy, conditioning, plan, rollout_chunks, address, batch.size, self.report
-            trajectories = make_rollouts(*made, at_once, scoring.give)[0]
+            trajectories, images = make_rollouts(*made, at_once, scoring.give)
         self.shares["diversity"] = self._diversity(trajectories, group_size)
+        self.shares["saturated"] = saturated(images).sum().item() / (self.stage.prompts_per_step * group_size)
         same = rollout_chunks == chunks
         kept = trajectories if same else regrouped(trajectories, chunks, group_size)
         with self.watch.phase("reward"):
-            credit, kept_PG = self.credit(self.objective, scoring)
+            scores = self.scores(self.objective, scoring)
+            credit, measured = self.objective.credit(scores)
+        self.metrics |= {**self.failures.metrics(scores), **measured}
+        shown = self.shown(step - self.offset + 1)
+        self.groups = telling_groups(scores, batch, share.start, images, self.engine) if shown else ()
         same_form = same and not plan.merge_adapters
         experience = replace(experience, trajectories=kept, credit=credit[share], same_form=same_form)
-        return experience if kept_PG is None else experience.keeping(kept_PG, share)
+        return experience if scores.kept is None else experience.keeping(scores.kept.reshape(credit.shape), share)
 
-    def credit(self, objective: RolloutObjective, scoring: Scoring) -> tuple[Tensor, Tensor | None]:
-        """Take the scores of this process's samples, and compare those of all processes.
-
-        Returns:
-            What each sample deserves, ``[P, G]`` of the whole step, and which of them are kept, if not all must be.
+    def scores(self, objective: RolloutObjective, scoring: Scoring) -> RewardOutput:
+        """Take the scores of this process's samples, and give those of all processes, with what is kept of them.
 
         Raises:
             UnscoredError: a reward failed, in any process; all of them raise it.
         """
         self.report.phase("reward", 0, 1)
-        scores = gathered(scoring.output(), self.engine)
-        scores = self.failures.settled(scores, objective.group_size)
-        credit, measured = objective.credit(scores)
-        self.metrics |= {**self.failures.metrics(scores), **measured}
-        return credit, None if scores.kept is None else scores.kept.reshape(credit.shape)
+        return self.failures.settled(gathered(scoring.output(), self.engine), objective.group_size)
 
     def learn(self, experience: Experience, update: int) -> None:
         """Forward and backward, part by part; all processes make the same number of calls."""

@@ -17,6 +17,7 @@ from rlrefine.recipe.paths import with_absolute_paths
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe
 from rlrefine.report.page import write_report
+from rlrefine.report.runs import ShownRun
 from rlrefine.report.table import held_out_table
 from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encodings
@@ -137,7 +138,9 @@ def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter,
         if heldout is not None:
             tables = HeldOut(recipe=recipe, folder=folder, rows=heldout, engine=engine, report=report).evaluate()
             if engine.is_main:
-                write_report(recipe, folder, heldout)
                 report.say(held_out_table(tables))
+        if engine.is_main:
+            shown = ShownRun(recipe=recipe, folder=folder, validation=validation, heldout=heldout)
+            write_report([shown], folder.report)
         engine.wait()
     report.say(f"run: {folder.root}" + (f"   report: {folder.report}" if folder.report.exists() else ""))

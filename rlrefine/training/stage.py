@@ -37,6 +37,7 @@ from rlrefine.training.encoder import Encoder, Encodings
 from rlrefine.training.engine import Engine
 from rlrefine.training.failures import FailureWatch, UnscoredError
 from rlrefine.training.folder import RunFolder
+from rlrefine.training.groups import write_groups
 from rlrefine.training.handover import (
     base_fingerprint,
     load_policy,
@@ -202,7 +203,10 @@ class StageRun:
         trainer = self._trainer(policy, prepared, offset, steps)
         self.report.stage(self.label, done.step, steps)
         if done.step == 0:
-            self._record(trackers, 0, self._validate(policy, trackers, 0))
+            with trainer.watch.phase("validation"):
+                looked = self._validate(policy, trackers, 0)
+            self._record(trackers, 0, looked)
+            self._record_seconds(trackers, 0, trainer.watch.read())
         training = trainer.train(done.step)
         while (complete := self._next(training, policy, prepared, done)) is not None:
             step, measured = complete
@@ -213,12 +217,22 @@ class StageRun:
                 evaluations=done.evaluations
                 + step_cost(self.part, self.seed, offset + step - 1, self.recipe.policy.settings.scales).total,
             )
-            last, every = step == steps, self.recipe.evaluation.every
-            looked = self._validate(policy, trackers, step) if last or (every and step % every == 0) else {}
+            looked = {}
+            if self._looks_at(step, steps):
+                with trainer.watch.phase("validation"):
+                    looked = self._validate(policy, trackers, step)
+            if trainer.groups and self.engine.is_main:
+                write_groups(self.folder.groups, f"{self.label}-{step:06d}", step, trainer.groups)
             self._record(trackers, step, {**measured, "evaluations": float(done.evaluations), **looked})
+            if step == steps or step % self.recipe.run.checkpoint_every == 0:
+                with trainer.watch.phase("save"):
+                    self._save(policy, prepared, done)
             self._record_seconds(trackers, step, trainer.watch.read())
-            if last or step % self.recipe.run.checkpoint_every == 0:
-                self._save(policy, prepared, done)
+
+    def _looks_at(self, step: int, steps: int) -> bool:
+        """Whether the validation rows are looked at after so many of the stage's steps."""
+        every = self.recipe.evaluation.every
+        return step == steps or bool(every and step % every == 0)
 
     def _next(
         self, training: Iterator[tuple[int, Mapping[str, float]]], policy: Policy, prepared: Prepared, done: Progress
@@ -254,6 +268,7 @@ class StageRun:
             steps=steps,
             report=self.report,
             failures=FailureWatch(self.recipe.run.reward_failures),
+            shown=lambda step: step == 1 or self._looks_at(step, steps),
         )
 
     def _save(self, policy: Policy, prepared: Prepared, done: Progress) -> None:

@@ -4,6 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+AROUND = frozenset({"validation", "save"})
+"""Phases around a step: what is looked at and kept, and is no part of learning."""
+
 
 class Stopwatch:
     """Adds up the seconds of each phase of a step, as a clock on the wall has them, and those of this process's CPUs.

@@ -146,8 +146,9 @@ def run_in_child(action) -> int:
 
 
 def result_of(root: Path) -> dict[str, bytes]:
-    """Everything that must be equal in two runs of one recipe: weights, metrics, held-out values."""
+    """Everything that must be equal in two runs of one recipe: weights, metrics, held-out values, pictures."""
     files = [root / "metrics.jsonl", root / "summary.json"]
+    files += sorted([*root.glob("groups/*"), *root.glob("samples/*")])
     files += sorted((root / "stages").glob("*/weights/*"))
     files += sorted((root / "stages").glob("*/checkpoints/step-*/*.safetensors"))
     files += sorted((root / "evaluation").glob("*/table.json"))

@@ -60,7 +60,7 @@ def test_metrics_tell_the_whole_story(uninterrupted):
     for name in (
         "loss", "policy_loss", "kl", "approximate_kl", "ratio/mean", "ratio/max", "clip_fraction/low",
         "clip_fraction/high", "advantage/largest", "advantage/spread", "reward_share/patch", "reward_share/pixel",
-        "diversity", "zero_variance_groups", "gradient_norm", "learning_rate", "evaluations",
+        "diversity", "saturated", "zero_variance_groups", "gradient_norm", "learning_rate", "evaluations",
         "reward/total", "reward/patch", "reward/pixel", "reward_spread/patch", "validation/psnr_in_mask",
     ):  # fmt: skip
         assert name in last, name
@@ -69,12 +69,14 @@ def test_metrics_tell_the_whole_story(uninterrupted):
 def test_seconds_are_told_apart_from_what_was_measured(uninterrupted):
     told = [json.loads(line) for line in (uninterrupted / "timing.jsonl").read_text().splitlines()]
     assert [(record["stage"], record["step"]) for record in told] == [
-        (record["stage"], record["step"]) for record in records(uninterrupted) if record["step"] > 0
+        (record["stage"], record["step"]) for record in records(uninterrupted)
     ]
     assert {name for name in told[-1] if name.startswith("seconds/")} == {
         "seconds/load", "seconds/encode", "seconds/rollout", "seconds/reward", "seconds/update",
+        "seconds/validation", "seconds/save",
     }  # fmt: skip
-    assert set(told[0]) == {
+    assert set(told[0]) == {"stage", "step", "seconds/validation", "cpu_seconds/validation"}
+    assert set(told[1]) == {
         "stage", "step", "seconds/load", "seconds/encode", "seconds/update",
         "cpu_seconds/load", "cpu_seconds/encode", "cpu_seconds/update",
     }  # fmt: skip
@@ -416,3 +418,16 @@ def test_a_stages_model_is_gone_when_the_stage_is_done(recipe_file, tmp_path, mo
     changes += [f"stages.{label}.steps=1" for label in ("sft", "grpo")]
     start(load_recipe(recipe_file, changes), "r", LineReporter())
     assert left == [False, False]
+
+
+def test_the_most_telling_groups_of_some_steps_are_recorded(uninterrupted):
+    names = sorted(file.name for file in (uninterrupted / "groups").iterdir())
+    assert names == [f"grpo-{step:06d}.{kind}" for step in (1, 2, 4) for kind in ("json", "png")]
+    record = json.loads((uninterrupted / "groups/grpo-000004.json").read_text())
+    kinds = [kind for group in record["groups"] for kind in group["kinds"]]
+    assert sorted(kinds) == ["best", "widest", "worst"]
+    for group in record["groups"]:
+        totals = [score["total"] for score in group["scores"]]
+        assert totals == sorted(totals, reverse=True)
+        assert group["mean"] == pytest.approx(sum(totals) / 3)  # group_size 3
+        assert {"total", "patch", "pixel"} == set(group["scores"][0])

@@ -18,13 +18,13 @@ from rlrefine.planning.advice import GIB, misfits
 from rlrefine.planning.counts import count, device_counts
 from rlrefine.planning.disk import disk
 from rlrefine.planning.division import Weights, divide
-from rlrefine.planning.licences import CHECKPOINTS, UNKNOWN, ledger
 from rlrefine.planning.live import LiveBytes
 from rlrefine.planning.plan import make_plan, plan_stage
 from rlrefine.planning.pretend import pretending
 from rlrefine.planning.render import as_mapping
 from rlrefine.planning.scorers import patch_dreamsim, scorers
 from rlrefine.planning.shapes import SHAPES
+from rlrefine.recipe.licences import CHECKPOINTS, UNKNOWN, ledger
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.schema import Engine
 from rlrefine.training.checkpoint import Generators, Progress, TrainState, save_checkpoint

@@ -1,19 +1,24 @@
+"""The page of a run: whole, escaped, without a network, and small whatever the pictures are."""
+
+import base64
+import hashlib
+import io
 import json
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-import torch
-import yaml
+from click.testing import CliRunner
+from PIL import Image
 
-from rlrefine.data.images import to_image
-from rlrefine.data.loading import Rows
+from rlrefine.cli import cli
 from rlrefine.evaluation.summary import summarize
-from rlrefine.recipe.load import load_recipe
-from rlrefine.report.curves import stage_curves
-from rlrefine.report.page import verdict, write_report
-from rlrefine.training.folder import RunFolder
-
-EVIL = "<script>alert('&\"')</script>"
+from rlrefine.report.html import LARGEST, Album
+from rlrefine.report.page import page
+from rlrefine.report.pictures import timeline
+from rlrefine.report.verdict import verdict
+from tests.report.runs import EVIL, LOOKS, make_run
 
 
 class Page(HTMLParser):
@@ -24,89 +29,164 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.open: list[str] = []
         self.images: list[str] = []
+        self.scripts: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        if tag == "img":
-            self.images.append(dict(attrs)["src"] or "")
-            assert dict(attrs)["alt"]
-        if tag not in ("img", "meta", "br", "link"):
+        given = dict(attrs)
+        if tag == "img" and given["src"] != "data:,":  # the empty one of the enlargement
+            self.images.append(given["src"] or "")
+            assert given["alt"]
+        if tag == "input":
+            assert given["aria-label"]
+        assert not [name for name in given if name.startswith("on")]
+        if tag not in ("img", "meta", "br", "link", "input"):
             self.open.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def finished(tmp_path, recipe_text):
-    """The folder of a run that was given evil words wherever a user may write some."""
-    from rlrefine.data.photo_rows import PhotoRows, write_rows
-
-    rows = tmp_path / "rows"
-    rows.mkdir()
-    write_rows(PhotoRows("validation", (64, 64), lambda picture: picture * 0).rows(2), rows)
-    lines = [json.loads(line) for line in (rows / "metadata.jsonl").read_text().splitlines()]
-    (rows / "metadata.jsonl").write_text("".join(json.dumps(line | {"prompt": EVIL}) + "\n" for line in lines))
-
-    root = tmp_path / "run"
-    (root / "samples").mkdir(parents=True)
-    recipe_file = tmp_path / "recipe.yaml"
-    recipe_file.write_text(recipe_text)
-    recipe = load_recipe(recipe_file)
-    (root / "resolved.yaml").write_text(f"# {EVIL}\n")
-    (root / "environment.json").write_text(json.dumps({"machine": EVIL}))
-    tables = {
-        arm: {"psnr_in_mask": [shift, shift + 1], "reward_total": [0.1 * shift, 0.2]}
-        for shift, arm in enumerate(("draft", "base", "sft"))
-    }
-    (root / "summary.json").write_text(json.dumps(summarize(tables)))
-    for arm in tables:
-        (root / "evaluation" / arm).mkdir(parents=True)
-        for index in range(2):
-            to_image(torch.rand(3, 64, 64)).save(root / "evaluation" / arm / f"{index:03d}.png")
-    records = [{"stage": "sft", "step": step, "loss": 1 / (step + 1), EVIL: 1.0} for step in range(4)]
-    (root / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return recipe, RunFolder(root), Rows(rows, (64, 64))
-
-
-@pytest.fixture
-def recipe_text():
-    return yaml.safe_dump(
-        {
-            "policy": {"name": "flux_kontext", "checkpoint": "tiny-kontext"},
-            "data": {"train": "photos:train", "size": [64, 64]},
-            "rewards": {},
-            "stages": {"sft": {"objective": "sft", "steps": 4, "optimizer": {"lr": 1e-3}}},
-        }
-    )
-
-
 def test_words_of_others_are_shown_and_never_run(finished):
-    recipe, folder, rows = finished
-    write_report(recipe, folder, rows)
-    text = folder.report.read_text()
-    page = Page(text)
-    assert page.open == []
-    assert "script" not in page.tags
-    assert text.count("&lt;script&gt;") >= 4  # two prompts, the recipe, the environment
-    assert all(source.startswith("data:image/") for source in page.images)
-    assert len(page.images) >= 2 * 5  # draft, reference, base, sft, target of two rows
+    text = page([finished])
+    shown = Page(text)
+    assert shown.open == []
+    assert EVIL not in text
+    assert text.count("&lt;script&gt;") >= 2 + 2 + 2 + 2  # prompts of cards, timeline and groups; recipe, environment
+    assert all(source.startswith("data:image/") for source in shown.images)
 
 
-def test_the_verdict_calls_open_what_is_open():
-    sure = {"psnr_in_mask": [1.0, 2.0, 3.0], "reward_total": [0.0, 1.0, 2.0]}
-    better = {"psnr_in_mask": [3.0, 4.0, 5.0], "reward_total": [-1.0, 1.0, 3.0]}
-    worse = {"psnr_in_mask": [2.0, 3.0, 4.0], "reward_total": [0.0, 1.0, 2.0]}
-    lines = verdict(summarize({"draft": sure, "sft": better, "grpo": worse}))
-    assert lines[0].startswith("sft against draft: gains 2.000 dB inside the mask")
-    assert lines[1].startswith("sft against draft: may differ by +0.000 of reward")
-    assert lines[2].startswith("grpo against sft: loses 1.000 dB inside the mask")
+def test_the_only_script_is_the_one_that_the_page_allows(finished):
+    text = page([finished])
+    (script,) = Page(text).scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy
+    assert "default-src 'none'" in policy[1]
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+    assert not re.search(r"https?://", text.replace("http://www.w3.org", ""))
 
 
-def test_curves_are_drawn_for_what_was_logged_and_are_the_same_each_time():
-    records = [{"stage": "sft", "step": step, "loss": 0.5**step} for step in range(5)]
-    curves = stage_curves(records)
-    assert len(curves) == 1
-    assert curves[0].lstrip().startswith("<?xml") or curves[0].lstrip().startswith("<svg")
-    assert curves == stage_curves(records)
+def test_every_part_is_there(finished):
+    text = page([finished])
+    for part in (
+        "grpo against base", "grpo against sft", "1 alarm, below", "saturated pixels",
+        "Before and after", "Held-out table", "grpo − wrong_reference", "over the steps of stage grpo",
+        "Validation rows over time", "Groups of step 4", "<td>rollout</td><td>6.0</td>", "75 %",
+        "reward pixel (masked_pixel)", "run.name=run-again", "0123abc",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_a_slider_goes_from_the_draft_to_the_last_stage(finished):
+    text = page([finished])
+    assert text.count('type="range"') == 2  # of two held-out rows
+    assert text.count("<span>draft</span>") == text.count("<span>grpo</span>") == 2
+    assert 'aria-label="between draft and grpo of validation-00000"' in text
+
+
+def test_the_timeline_cuts_each_result_out_of_its_sheet(finished):
+    found = timeline(finished, "grpo", Album())
+    assert [row["id"] for row in found] == ["validation-00000", "validation-00001"]
+    for index, row in enumerate(found):
+        assert [each["name"] for each in row["pictures"]] == ["draft", *(f"step {look}" for look in LOOKS), "target"]
+        for look, each in zip(LOOKS, row["pictures"][1:], strict=False):
+            picture = Image.open(io.BytesIO(base64.b64decode(each["image"].partition(",")[2])))
+            assert picture.size == (64, 64)
+            assert picture.getextrema() == ((10 * look + index,) * 2,) * 3
+
+
+def test_a_sample_without_a_score_is_called_failed(finished):
+    text = page([finished])
+    # row 1: 0.5, none, 0.9: mean 0.7, and both best and widest (0.2 against 0.08)
+    assert "best and widest" in text
+    assert "mean reward 0.700, spread 0.200" in text
+    assert "<figcaption>failed</figcaption>" in text
+
+
+def test_a_run_that_goes_on_has_a_page_without_results(finished):
+    finished.folder.summary.unlink()
+    for file in (finished.folder.root / "evaluation").rglob("*.png"):
+        file.unlink()
+    text = page([replace(finished, heldout=None, validation=None)])
+    assert "no held-out results yet (stage grpo, step 4)" in text
+    assert "Held-out table" not in text
+    assert "Before and after" not in text
+    assert "over the steps of stage grpo" in text
+
+
+def test_runs_are_compared_side_by_side(rows, tmp_path):
+    runs = [make_run(tmp_path, rows, name, shift=shift) for name, shift in (("one", 0.0), ("two", 0.5))]
+    text = page(runs)
+    assert Page(text).open == []
+    assert text.count("<summary>all runs, pooled</summary>") == 1
+    assert "2 rows and 2 runs" in text
+    for name in ("one", "two"):
+        assert f"Groups of step 4 of {name}" in text
+        assert f"run.name={name}-again" in text
+    assert "reward of the rollouts: pixel over the steps" in text
+    both = summarize({"draft": {"psnr": [1.0, 2.0]}, "sft": {"psnr": [2.0, 3.0]}})
+    (runs[1].folder.summary).write_text(json.dumps(both))
+    (runs[1].folder.evaluation / "sft" / "table.json").write_text('{"psnr": [2.0, 3.0]}')
+    apart = page([runs[0], replace(runs[1])])  # whose summary is read anew
+    assert "pooled" not in apart
+    assert "one: grpo against base" in apart
+
+
+def test_large_pictures_are_made_smaller_and_left_out_where_they_do_not_fit(rows, tmp_path, monkeypatch):
+    run = make_run(tmp_path, rows, side=1024)
+    whole = page([run])
+    assert len(whole) < LARGEST
+    assert len(whole) < 2 * 2 * 500_000 + 1_500_000  # a photograph of 512 pixels of noise takes under 500,000
+    monkeypatch.setattr(Album.__init__, "__defaults__", (200_000,))
+    small = page([run])
+    assert len(small) < 300_000
+    assert Page(small).open == []
+
+
+SURE = {"psnr_in_mask": [1.0, 2.0, 3.0], "reward_total": [0.0, 1.0, 2.0]}
+BETTER = {"psnr_in_mask": [3.0, 4.0, 5.0], "reward_total": [-1.0, 1.0, 3.0]}
+WORSE = {"psnr_in_mask": [2.0, 3.0, 4.0], "reward_total": [0.0, 1.0, 2.0]}
+
+
+def test_the_verdict_calls_open_what_is_open(finished):
+    lines = verdict(summarize({"draft": SURE, "sft": BETTER, "grpo": WORSE}), finished.recipe)
+    assert len(lines) == 2
+    assert lines[0].startswith("grpo against draft: gains 1.000 dB inside the mask (+1.000 to +1.000)")
+    assert lines[1].startswith("grpo against sft: loses 1.000 dB inside the mask")
+    assert ", may differ by +0.000 of reward" in lines[1]
+
+
+def test_the_verdict_of_drafts_alone_says_so(finished):
+    assert verdict(summarize({"draft": SURE, "base": WORSE}), finished.recipe) == [
+        "no stage is finished; held-out results are of draft, base alone"
+    ]
+
+
+@pytest.mark.parametrize("quoted", [[], ["--json"]])
+def test_the_command_writes_the_page_and_prints_the_table(finished, quoted, tmp_path):
+    root, out = finished.folder.root, tmp_path / "page.html"
+    done = CliRunner().invoke(cli, ["report", str(root), "-o", str(out), *quoted])
+    assert done.exit_code == 0, done.output
+    assert "Before and after" in out.read_text()
+    assert f"page: {out}" in done.stderr
+    if quoted:
+        assert set(json.loads(done.stdout)["arms"]) == {"draft", "base", "wrong_reference", "sft", "grpo"}
+    else:
+        assert "grpo − sft" in done.stdout
+        assert not finished.folder.report.exists()
+
+
+def test_several_runs_have_one_page_beside_the_first(rows, tmp_path):
+    roots = [str(make_run(tmp_path, rows, name).folder.root) for name in ("one", "two")]
+    done = CliRunner().invoke(cli, ["report", *roots])
+    assert done.exit_code == 0, done.output
+    assert "seeds: 2" in done.stdout
+    assert (tmp_path / "report.html").is_file()
+    same = CliRunner().invoke(cli, ["report", roots[0], roots[0]])
+    assert "runs of different names" in str(same.exception)
