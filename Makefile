@@ -9,12 +9,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
+.PHONY: demo test test-browser test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
 
-test: setup-dev lint types contracts unit docs
+test: setup-dev lint types contracts unit test-browser docs
 
 setup: $(VENV)/.train
 setup-dev: $(VENV)/.dev
@@ -44,7 +44,11 @@ contracts: setup-dev
 	$(BIN)/lint-imports
 
 unit: setup-dev
-	$(TEST_ENV) $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+	$(TEST_ENV) $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not browser"
+
+# The pages of runs and studies in headless Chromium; each test says why where there is none.
+test-browser: setup-dev
+	$(TEST_ENV) $(BIN)/pytest -m browser tests/browser -rs
 
 # Tests that need a GPU; each says why where it cannot run. With a CUDA build of torch, VENV=… names its environment.
 test-gpu: setup-dev

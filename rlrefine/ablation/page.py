@@ -1,12 +1,9 @@
 """One page that shows a study: it needs no network, holds its pictures in itself, and escapes all that it quotes."""
 
-import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
 from rlrefine.ablation.figure import forest
@@ -18,11 +15,10 @@ from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
 from rlrefine.evaluation.summary import interval_of
+from rlrefine.report.html import Album, render
 from rlrefine.report.table import COLUMNS
 
-SIDE = 128  # pixels of a picture on the page, at most
-LARGEST = 8_000_000
-"""Characters of all pictures; rows that would exceed them are left out."""
+SIDE = 192  # pixels of a picture on the page, at most
 
 
 def page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: Path) -> str:
@@ -32,18 +28,17 @@ def page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: P
         rows: that all arms were measured on.
         place: folder with the pictures of each arm.
     """
-    loader = jinja2.PackageLoader("rlrefine", ".")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    study, seed = recipes.study, summary["seeds"][0]
+    study, seed, album = recipes.study, summary["seeds"][0], Album()
     folders = {name: place / _folder(recipes, name, seed) for name in study.names}
-    return environment.get_template("ablation/page.html.j2").render(
+    return render(
+        "ablation/page.html.j2",
         title=recipes.folder.name,
         summary=summary,
         verdict=[line for reference in summary["against"] for line in verdict(summary, reference)],
-        comparisons=[_comparison(summary, reference) for reference in summary["against"]],
-        columns=DETAILS[1:],
-        shown=list(folders),
-        pictures=_pictures(rows, folders),
+        comparisons=[_comparison(summary, reference, album) for reference in summary["against"]],
+        columns=list(DETAILS[1:]),
+        arms=[_arm(name, arm) for name, arm in summary["arms"].items()],
+        pictures=list(_pictures(rows, folders, album)),
         recipes=[_recipe(recipes.folder / "recipes" / f"{name}.yaml", name) for name in study.arms],
     )
 
@@ -68,52 +63,40 @@ def _folder(recipes: StudyRecipes, name: str, seed: int) -> str:
     return f"{name}-seed-{seed}" if name in recipes.study.beginning else recipes.root(name, seed).name
 
 
-def _comparison(summary: Mapping[str, Any], reference: str) -> dict[str, Any]:
+def _comparison(summary: Mapping[str, Any], reference: str, album: Album) -> dict[str, Any]:
     return {
         "reference": reference,
-        "figure": _data_url(forest(summary, reference).encode(), "svg+xml"),
+        "figure": album.figure(forest(summary, reference)),
         "lines": unmarked(details(summary, reference)),
         "groups": unmarked(groups_lines(summary, reference)) if "by" in summary else [],
     }
+
+
+def _arm(name: str, arm: Mapping[str, Any]) -> list[Any]:
+    """What an arm is, and what it took, if it was trained."""
+    return [name, arm["about"], arm.get("rate", ""), ", ".join(map(str, arm.get("steps") or ()))]
 
 
 def _recipe(file: Path, name: str) -> dict[str, str]:
     return {"name": name, "text": file.read_text(encoding="utf-8")}
 
 
-def _pictures(rows: Rows, folders: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """The first rows across the arms, as many as fit: what went in, what each arm made of it, what it should be."""
-    found, left = list[dict[str, Any]](), LARGEST
+def _pictures(rows: Rows, folders: Mapping[str, Path], album: Album) -> Iterator[dict[str, Any]]:
+    """The first rows across the arms, as many as fit: what went in, what it should be, what each arm made of it."""
     for index in range(min(PICTURES, len(rows))):
-        files = [folder / f"{index:03d}.png" for folder in folders.values()]
-        if not any(file.is_file() for file in files):
-            break
+        files = {name: folder / f"{index:03d}.png" for name, folder in folders.items()}
+        if not any(file.is_file() for file in files.values()):
+            return
         example = rows.example(index)
-        made = [_picture(Image.open(file)) if file.is_file() else None for file in files]
-        before, after = _given(example)
-        cells = [*before, *made, after]
-        left -= sum(len(cell) for cell in cells if cell)
-        if left < 0:
-            break
-        found.append({"id": example.id, "prompt": example.prompt, "cells": cells})
-    return found
+        made = {name: Image.open(file) if file.is_file() else None for name, file in files.items()}
+        shown = {name: image and album.picture(image, SIDE) for name, image in {**_given(example), **made}.items()}
+        if any(shown[name] is None for name, image in made.items() if image):  # there is no more room
+            return
+        yield {"id": example.id, "prompt": example.prompt, "shown": shown}
 
 
-def _given(example: Example) -> tuple[Sequence[str | None], str | None]:
+def _given(example: Example) -> dict[str, Image.Image]:
     """What a row shows the policy, and what it should become."""
-    reference = next((_picture(to_image(each.image)) for each in example.references), None)
-    target = None if example.target is None else _picture(to_image(example.target))
-    return [_picture(to_image(example.draft)), reference], target
-
-
-def _picture(image: Image.Image) -> str:
-    """A picture as it stands in the page: larger ones are made smaller, and none larger."""
-    image = image.convert("RGB")
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    content = io.BytesIO()
-    image.save(content, "PNG", optimize=True)
-    return _data_url(content.getvalue(), "png")
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    references = {f"reference {place}": to_image(each.image) for place, each in enumerate(example.references, 1)}
+    target = {} if example.target is None else {"target": to_image(example.target)}
+    return {"draft": to_image(example.draft), **references, **target}

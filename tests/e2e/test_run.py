@@ -115,10 +115,12 @@ def test_samples_begin_with_step_zero(uninterrupted):
 
 def test_the_report_holds_everything_in_itself(uninterrupted):
     page = (uninterrupted / "report.html").read_text()
-    assert page.count("data:image/png;base64,") > 12 * 8
+    assert page.count("data:image/png;base64,") > 9 * (2 + 6)  # held-out rows: slider, reference, target, other arms
+    assert page.count("Groups of step") == 3  # 1, 2, 4
     assert page.count("data:image/svg+xml;base64,") > 8
-    for outside in ("http://", "https://", "<script", 'src="/'):
+    for outside in ("http://", "https://", 'src="/'):
         assert outside not in page
+    assert page.count("<script") == 1
     assert len(page) < 10_000_000
 
 

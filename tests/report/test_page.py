@@ -21,6 +21,12 @@ from rlrefine.report.verdict import verdict
 from tests.report.runs import EVIL, LOOKS, make_run
 
 
+@pytest.fixture(scope="module")
+def text(rows, tmp_path_factory):
+    """The page of one run."""
+    return page([make_run(tmp_path_factory.mktemp("text"), rows)])
+
+
 class Page(HTMLParser):
     """Which elements a browser would see, and what is left open."""
 
@@ -52,8 +58,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_words_of_others_are_shown_and_never_run(finished):
-    text = page([finished])
+def test_words_of_others_are_shown_and_never_run(text):
     shown = Page(text)
     assert shown.open == []
     assert EVIL not in text
@@ -61,8 +66,7 @@ def test_words_of_others_are_shown_and_never_run(finished):
     assert all(source.startswith("data:image/") for source in shown.images)
 
 
-def test_the_only_script_is_the_one_that_the_page_allows(finished):
-    text = page([finished])
+def test_the_only_script_is_the_one_that_the_page_allows(text):
     (script,) = Page(text).scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
@@ -72,8 +76,7 @@ def test_the_only_script_is_the_one_that_the_page_allows(finished):
     assert not re.search(r"https?://", text.replace("http://www.w3.org", ""))
 
 
-def test_every_part_is_there(finished):
-    text = page([finished])
+def test_every_part_is_there(text):
     for part in (
         "grpo against base", "grpo against sft", "1 alarm, below", "saturated pixels",
         "Before and after", "Held-out table", "grpo − wrong_reference", "over the steps of stage grpo",
@@ -83,8 +86,7 @@ def test_every_part_is_there(finished):
         assert part in text, part
 
 
-def test_a_slider_goes_from_the_draft_to_the_last_stage(finished):
-    text = page([finished])
+def test_a_slider_goes_from_the_draft_to_the_last_stage(text):
     assert text.count('type="range"') == 2  # of two held-out rows
     assert text.count("<span>draft</span>") == text.count("<span>grpo</span>") == 2
     assert 'aria-label="between draft and grpo of validation-00000"' in text
@@ -101,8 +103,7 @@ def test_the_timeline_cuts_each_result_out_of_its_sheet(finished):
             assert picture.getextrema() == ((10 * look + index,) * 2,) * 3
 
 
-def test_a_sample_without_a_score_is_called_failed(finished):
-    text = page([finished])
+def test_a_sample_without_a_score_is_called_failed(text):
     # row 1: 0.5, none, 0.9: mean 0.7, and both best and widest (0.2 against 0.08)
     assert "best and widest" in text
     assert "mean reward 0.700, spread 0.200" in text
