@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import linregress
 
-from rlrefine.report.curves import FAILED, Records
+from rlrefine.report.curves import FAILED, Records, percent
 
 WATCHED = {
     "psnr_in_mask": "PSNR inside the mask",
@@ -82,8 +82,8 @@ def saturated_pixels(records: Records, prompts_per_step: int) -> Iterator[Alarm]
     if len(share) >= ENOUGH and last(share) > first(share) + SATURATED:
         yield Alarm(
             title="saturated pixels",
-            found=f"{first(share):.1%} of all values were at an end of their range in the first steps, "
-            f"{last(share):.1%} in the last",
+            found=f"{percent(first(share))} of all values were at an end of their range in the first steps, "
+            f"{percent(last(share))} in the last",
             advice="look at the sample timeline for burnt-out or flat areas; lower rollout.guidance or the learning "
             "rate, or add a reward against the draft outside the mask",
         )
@@ -95,7 +95,7 @@ def zero_variance_groups(records: Records, prompts_per_step: int) -> Iterator[Al
     if len(share) and share.mean() > ALIKE:
         yield Alarm(
             title="groups without variance",
-            found=f"in {share.mean():.0%} of the groups all samples earn the same",
+            found=f"in {percent(share.mean())} of the groups all samples earn the same",
             advice="rows are too easy or too hard, or a reward has few levels: raise rollout.noise or group_size, add "
             "a reward that tells samples apart, or take other rows",
         )
@@ -118,7 +118,7 @@ def steps_too_large(records: Records, prompts_per_step: int) -> Iterator[Alarm]:
     if share > CLIPPED:
         yield Alarm(
             title="most samples are clipped",
-            found=f"{share:.0%} of the ratios are outside of clip_range",
+            found=f"{percent(share)} of the ratios are outside of clip_range",
             advice="lower the learning rate or updates_per_rollout; clip_range belongs to log_prob and its reduction",
         )
 
@@ -133,7 +133,7 @@ def one_reward_rules(records: Records, prompts_per_step: int) -> Iterator[Alarm]
         if share > RULES:
             yield Alarm(
                 title="one reward decides alone",
-                found=f"{share:.0%} of the advantage is of {label}",
+                found=f"{percent(share)} of the advantage is of {label}",
                 advice="change the weights, or aggregation: normalize_then_sum, which gives each reward its say",
             )
 
@@ -146,7 +146,7 @@ def failing_rewards(records: Records, prompts_per_step: int) -> Iterator[Alarm]:
         if share > FAILS:
             yield Alarm(
                 title="a reward fails",
-                found=f"{name.removeprefix(FAILED)} has no score for {share:.1%} of the samples",
+                found=f"{name.removeprefix(FAILED)} has no score for {percent(share)} of the samples",
                 advice="rlrefine score says why; what fails more often for some rows makes the others count more",
             )
 

@@ -127,9 +127,18 @@ def failures(records: Records) -> list[str]:
     """
     names = sorted({name for record in records for name in record if name.startswith(FAILED)})
     shares = {name.removeprefix(FAILED): [record[name] for record in records if name in record] for name in names}
-    lines = [
-        f"{label} failed for {sum(found) / len(found):.1%} of the samples, in its worst step for {max(found):.1%}"
+    return [
+        f"{label} failed for {percent(sum(found) / len(found))} of the samples, in its worst step for "
+        f"{percent(max(found))}"
         for label, found in shares.items()
         if any(found)
     ]
-    return [line.replace("%", " %") for line in lines]
+
+
+def percent(share: float) -> str:
+    """A share in words.
+
+    >>> percent(0.256)
+    '25.6 %'
+    """
+    return f"{100 * share:.1f} %"

@@ -86,7 +86,7 @@ def test_the_slider_uncovers_the_draft(files, open_page):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_picture_is_enlarged_by_a_click_and_by_a_key(kind, files, open_page):
     opened = open_page(files[kind])
-    button, dialog = opened.page.locator("button.zoom").first, opened.page.locator("#zoom")
+    button, dialog = opened.page.locator(".strip button.zoom").first, opened.page.locator("#zoom")
     small = button.locator("img")
     assert not dialog.is_visible()
     button.click()
