@@ -138,9 +138,8 @@ def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter,
         if heldout is not None:
             tables = HeldOut(recipe=recipe, folder=folder, rows=heldout, engine=engine, report=report).evaluate()
             if engine.is_main:
+                shown = ShownRun(recipe=recipe, folder=folder, validation=validation, heldout=heldout)
+                write_report([shown], folder.report)
                 report.say(held_out_table(tables))
-        if engine.is_main:
-            shown = ShownRun(recipe=recipe, folder=folder, validation=validation, heldout=heldout)
-            write_report([shown], folder.report)
         engine.wait()
     report.say(f"run: {folder.root}" + (f"   report: {folder.report}" if folder.report.exists() else ""))
