@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-browser test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix clean
+.PHONY: demo test test-browser test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix tiny-flux2 clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -100,6 +100,10 @@ tiny-kontext: setup
 # The embedded InstructPix2Pix: about three quarters of an hour of one core.
 tiny-pix2pix: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pretraining.tiny_pix2pix pretraining/out
+
+# The embedded FLUX.2-klein: about three quarters of an hour of one core.
+tiny-flux2: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pretraining.tiny_flux2 pretraining/out
 
 clean:
 	rm -rf .site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

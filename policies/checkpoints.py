@@ -11,7 +11,7 @@ from policies.errors import PolicyError
 
 INDEX = "model_index.json"
 TIMEOUT = 10  # seconds to wait for the hub, once
-TRAINS = {"tiny-kontext": "omnirefiner_tiny", "tiny-pix2pix": "spie_tiny"}
+TRAINS = {"tiny-kontext": "omnirefiner_tiny", "tiny-pix2pix": "spie_tiny", "tiny-flux2": "dyref_tiny"}
 """For each embedded model the recipe that trains it, to try while a large one is not at hand."""
 
 

@@ -13,6 +13,7 @@ from policies.settings import Precision
 EMBEDDED: dict[str, Path] = {
     "tiny-kontext": Path(__file__).parent / "tiny" / "kontext",
     "tiny-pix2pix": Path(__file__).parent / "tiny" / "pix2pix",
+    "tiny-flux2": Path(__file__).parent / "tiny" / "flux2",
 }
 """Small models that travel with the package, by the name that stands for them as ``checkpoint``."""
 

@@ -10,7 +10,7 @@ from diffusers import (
     Flux2Pipeline,
     Flux2Transformer2DModel,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -33,15 +33,21 @@ MISTRAL_TEMPLATE = (
 )
 
 
-def chat_tokenizer(sentences: Sequence[str], template: str, *extra: str) -> PreTrainedTokenizerFast:
+def chat_tokenizer(
+    sentences: Sequence[str], template: str, *extra: str, apart: str | None = None
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE with the marks of a conversation, as Qwen has it.
 
     Args:
         extra: further tokens of their own.
+        apart: a pattern of what stays a token apart, so that whole phrases between become one; words otherwise.
     """
     padding, start, end = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=apart is None)
+    tokenizer.pre_tokenizer = (
+        pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(apart), "isolated"), pieces]) if apart else pieces
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=512,

@@ -1,0 +1,80 @@
+"""The embedded FLUX.2-klein: real classes, small, and a maker of scenes that looks at its references, if carelessly."""
+
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+from transformers import Qwen3ForCausalLM
+
+from policies.registry import EMBEDDED
+from pretraining.tiny_flux2 import SIZE, by_count, encoded_scenes, make, to_images, validate_editor
+from rlrefine.data.scene_rows import EXACT, SceneRows
+from rlrefine.data.scenes import PLACES, scene_prompt
+
+FOLDER = EMBEDDED["tiny-flux2"]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    loaded = Flux2KleinPipeline.from_pretrained(FOLDER, dtype=torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return list(SceneRows("validation", SIZE).rows(60))
+
+
+def test_it_is_small_and_made_of_safetensors_in_the_real_classes(pipe):
+    files = [file for file in FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 10_000_000
+    assert {file.suffix for file in files} == {".json", ".safetensors", ".jinja", ".md"}
+    assert isinstance(pipe.transformer, Flux2Transformer2DModel)
+    assert isinstance(pipe.vae, AutoencoderKLFlux2)
+    assert isinstance(pipe.text_encoder, Qwen3ForCausalLM)
+    assert pipe.config.is_distilled is False
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_no_config_names_a_folder_of_the_machine_that_made_it(name):
+    for file in EMBEDDED[name].rglob("*config.json"):
+        assert "_name_or_path" not in json.loads(file.read_text())
+
+
+def test_the_plain_pipeline_makes_pictures_of_several_sizes(pipe, rows):
+    # diffusers asks for references of 64 pixels or more
+    images = [torch.nn.functional.interpolate(to_images([shown]), (64, 64))[0] for shown in rows[0].references]
+    for height, width in ((48, 48), (64, 96)):
+        made = pipe(
+            image=images, prompt=rows[0].prompt, height=height, width=width, num_inference_steps=2, guidance_scale=1.0,
+            max_sequence_length=28, text_encoder_out_layers=(1, 2, 3), output_type="pt",
+        ).images  # fmt: skip
+        assert made.shape == (1, 3, height, width)
+        assert torch.isfinite(made).all()
+
+
+def test_its_references_are_what_it_makes_scenes_of(pipe):
+    """On photos that it never saw; what was measured when the model was made stands in its card."""
+    found = validate_editor(pipe, 60)
+    assert found["made"] > found["made of another row's references"] + 2
+
+
+def test_the_quarter_that_is_named_takes_the_subject(pipe, rows):
+    """The same references and noise: where the prompt names a quarter, the picture is nearer to the reference there."""
+    some = next(by_count(rows))  # a subject, a background
+    scenes = encoded_scenes(pipe, some, [EXACT] * len(some))
+    named = make(pipe, scenes.references, scenes.prompts)
+    other = [scene_prompt(row.roles, [PLACES[3 - PLACES.index(row.places[0])]]) for row in some]
+    elsewhere = make(pipe, scenes.references, other)
+    quarters = torch.zeros(len(some), 1, *SIZE)
+    for number, row in enumerate(some):
+        top, left = (SIZE[0] // 2 * part for part in divmod(PLACES.index(row.places[0]), 2))
+        quarters[number, :, top : top + SIZE[0] // 2, left : left + SIZE[1] // 2] = 1
+    target = to_images([row.scene.picture() for row in some])
+
+    def error(images):
+        return ((images - target).square() * quarters).sum() / quarters.sum()
+
+    assert error(named) < 0.9 * error(elsewhere)
