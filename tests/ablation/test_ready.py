@@ -14,6 +14,7 @@ from rlrefine.recipe.reading import built_in_recipes, built_in_studies
 READY = (
     "aggregation_order",
     "dar_drs",
+    "dyref_references",
     "encoder",
     "group_size",
     "grpo_or_dpo",

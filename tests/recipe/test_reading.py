@@ -194,7 +194,7 @@ def test_a_policy_that_looks_at_masks_needs_them_in_every_row(base, tmp_path, ma
 
 
 def test_there_are_as_many_recipes_as_the_documentation_says():
-    names = ["dyref", "dyref_klein"]
+    names = ["dyref", "dyref_klein", "dyref_tiny"]
     names += ["omnirefiner", "omnirefiner_dpo", "omnirefiner_dpo_tiny", "omnirefiner_tiny", "spie", "spie_tiny"]
     assert sorted(built_in_recipes()) == names
 
