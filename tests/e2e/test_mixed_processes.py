@@ -16,7 +16,9 @@ from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import start
 from tests.e2e.processes import in_processes
 
-ROW_BY_ROW = ["stages.sft.micro_batch=1", "stages.grpo.micro_batch=3", "stages.grpo.rollout_batch=3"]
+ROW_BY_ROW = [
+    "stages.sft.micro_batch=1", "stages.grpo.micro_batch=3", "stages.grpo.rollout_batch=3", "evaluation.batch=1"
+]  # fmt: skip
 ENGINES = {
     "ddp": ["engine.name=ddp"],
     "zero2": ["engine.name=deepspeed", "engine.zero_stage=2"],
