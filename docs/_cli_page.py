@@ -14,6 +14,9 @@ Every command with its options, as `rlrefine COMMAND --help` shows them. Results
 else on standard error; `--json` gives the result to scripts. [Troubleshooting](troubleshooting.md#exit-codes) lists the
 exit codes.
 
+What needs no torch loads none: help, mistakes, `init`, `ls`, `show`, `cp`, `validate`, `rewards ls`, `schema` and Tab
+answer after half a second to a second of CPU, help after a tenth. `python -m benchmarks.first_output` measures it.
+
 Commands, options and names with a typo get a suggestion. The shell completes them, and recipes, keys, rewards, runs and
 stages besides, after
 

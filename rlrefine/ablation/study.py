@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.document import make_strict
-from rlrefine.recipe.problems import Origin, Problem, closest
+from rlrefine.recipe.problems import Origin, Problem, closest, no_yaml
 
 OWN_KEYS = ("about", "rates")
 """What an arm says besides its recipe."""
@@ -185,7 +185,7 @@ def parse(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the study {file}: {error}") from error
     except yaml.YAMLError as error:
-        raise RecipeError([Problem(path=(), found=str(error), expected="valid YAML")]) from error
+        raise RecipeError([no_yaml(file, error)]) from error
     if not isinstance(data, dict):
         origin = Origin(source=str(file))
         raise RecipeError([Problem(path=(), found=repr(data), expected="a mapping with base and arms", origin=origin)])

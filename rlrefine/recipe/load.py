@@ -111,7 +111,8 @@ def _strict(source: Source) -> tuple[list[Problem], Recipe | None, list[Path]]:
         except ValidationError as error:
             details = error.errors(include_url=False)
             found = [_problem(detail, _path_in(data, detail), source) for detail in details]
-            problems += [p for p in _one_each(found) if not any(path[: len(p.path)] == p.path for path in replaced)]
+            told = [p for p in _one_each(found) if not any(path[: len(p.path)] == p.path for path in replaced)]
+            problems += [problem for problem in told if problem not in problems]  # nothing stands in for a section
             replaced += [_stand_in(data, p.path, detail) for p, detail in zip(found, details, strict=True)]
     return problems, None, replaced
 

@@ -67,3 +67,11 @@ class Problem:
         where = f"{self.origin}: " if self.origin else ""
         advice = f"; {self.advice}" if self.advice else ""
         return f"{where}{dotted(self.path)}: found {self.found}, expected {self.expected}{advice}"
+
+
+def no_yaml(file: object, error: Exception) -> Problem:
+    """The one problem of a file that cannot be read as YAML, with its line where the error knows it."""
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+    origin = Origin(source=str(file), line=mark.line + 1 if mark else None)
+    return Problem(path=(), found=reason, expected="valid YAML", origin=origin)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.plugins import check_recipe, plugin_recipes
 from rlrefine.recipe.overlay import delete_marked, without_marks
-from rlrefine.recipe.problems import COMMAND_LINE, Finding, Origin, Path, Problem, closest, dotted
+from rlrefine.recipe.problems import COMMAND_LINE, Finding, Origin, Path, Problem, closest, dotted, no_yaml
 
 ALLOWED_RESOLVERS = frozenset({"oc.select"})
 LARGEST_FILE = 1_000_000
@@ -181,9 +181,7 @@ def _parse(file: FilePath) -> Source:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if node else {}
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise _unusable(file, reason, "valid YAML", mark.line + 1 if mark else None) from error
+        raise RecipeError([no_yaml(file, error)]) from error
     if not isinstance(data, dict):
         raise _unusable(file, repr(data), "a mapping with policy, data and stages")
     source = Source(data=data, origins={})
@@ -194,9 +192,9 @@ def _parse(file: FilePath) -> Source:
     return source
 
 
-def _unusable(file: FilePath, found: str, expected: str, line: int | None = None) -> RecipeError:
+def _unusable(file: FilePath, found: str, expected: str) -> RecipeError:
     """The one problem of a file of which no single value can be read."""
-    return RecipeError([Problem(path=(), found=found, expected=expected, origin=Origin(source=str(file), line=line))])
+    return RecipeError([Problem(path=(), found=found, expected=expected, origin=Origin(source=str(file)))])
 
 
 def _walk(node: yaml.Node, path: Path, line: int) -> Iterator[tuple[Path, yaml.Node, int]]:

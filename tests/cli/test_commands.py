@@ -6,7 +6,7 @@ import shlex
 import click
 import pytest
 
-from rlrefine.cli import cli
+from rlrefine.cli import cli, main
 from tests.cli.walk import commands, leaves, named
 
 
@@ -89,3 +89,40 @@ def test_what_a_script_would_read_is_offered_as_json():
         "ls", "show", "validate", "plan", "score", "report", "eval", "correlate", "ablate", "doctor",
         "data check", "rewards ls", "rewards show",
     }  # fmt: skip
+
+
+def ended(words, capfd):
+    """Exit code and what was said of a command that is really run."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    return end.value.code, capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "command"), **named(leaves()))
+def test_without_arguments_a_command_says_how_it_is_used_and_what_is_missing(path, command, capfd):
+    if any(parameter.required for parameter in command.params):
+        code, said = ended([*path], capfd)
+        assert code == 2
+        assert re.match(rf"Usage: rlrefine {' '.join(path)} .*\n(.*\n)+rlrefine: Missing (argument|option)", said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["show X --resolved", "validate X", "plan X", "score X", "train X", "train X --nproc 2",
+     "ablate X", "data precompute X", "rewards serve X"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("policy: [", "broken.yaml:1: the recipe: found"), ("policy: {nam: 1}\n", "broken.yaml:1: policy.nam: found")],
+    ids=["no YAML", "no recipe"],
+)
+def test_a_broken_recipe_is_told_with_its_line_whoever_reads_it(line, text, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.yaml").write_text(text)
+    code, said = ended(line.replace("X", "broken.yaml").split(), capfd)
+    assert code == 2
+    assert message in said
+    assert said.startswith("rlrefine: ")
+    problems = said.splitlines()[1:]
+    assert len(problems) == len(set(problems)) < 4  # each is told once
+    assert [file.name for file in tmp_path.iterdir()] == ["broken.yaml"]
