@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,10 @@ POOLED = "all runs, pooled"
 
 
 def held_out(runs: Sequence[ShownRun]) -> dict[str, dict[str, Any]]:
-    """The held-out results by run; first those of all runs pooled, if they have the same arms over the same rows."""
+    """The held-out results by run; first those of all runs pooled, if they are seeds of one recipe."""
     each = {run.name: run.summary for run in runs if run.summary is not None}
-    if len(each) < max(2, len(runs)):
+    alike = all(replace(run.recipe, run=runs[0].recipe.run) == runs[0].recipe for run in runs)
+    if not alike or len(each) < max(2, len(runs)):
         return each
     try:
         return {POOLED: pool([read_run(run.folder.root) for run in runs]), **each}

@@ -131,6 +131,8 @@ def test_runs_are_compared_side_by_side(rows, tmp_path):
         assert f"Groups of step 4 of {name}" in text
         assert f"run.name={name}-again" in text
     assert "reward of the rollouts: pixel over the steps" in text
+    other = replace(runs[1].recipe, stages={"sft": runs[1].recipe.stages["sft"]})
+    assert "pooled" not in page([runs[0], replace(runs[1], recipe=other)])
     both = summarize({"draft": {"psnr": [1.0, 2.0]}, "sft": {"psnr": [2.0, 3.0]}})
     (runs[1].folder.summary).write_text(json.dumps(both))
     (runs[1].folder.evaluation / "sft" / "table.json").write_text('{"psnr": [2.0, 3.0]}')
