@@ -19,6 +19,7 @@ from rewards import plugins as rewards
 from rewards.entry_points import brought, flaw, load, only, origin
 from rewards.registry import REWARDS, RegistryError
 from rlrefine.errors import UsageError
+from rlrefine.recipe.schema import Recipe
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.registry import Entry as ObjectiveEntry
 
@@ -76,6 +77,14 @@ GROUPS: Mapping[str, Group] = {
     "rewards": Group(name=rewards.GROUP, registry=REWARDS, read=rewards.load_entry),
     "objectives": Group(name="rlrefine.objectives", registry=OBJECTIVES, read=_objective),
 }
+
+
+def packages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The other packages whose parts a recipe names, each once."""
+    parts: list[Any] = [POLICIES[recipe.policy.name]]
+    parts += [REWARDS[reward.name] for reward in recipe.rewards.values()]
+    parts += [OBJECTIVES[stage.objective] for stage in recipe.stages.values()]
+    return tuple(dict.fromkeys(part.package.rpartition(" ")[0] for part in parts if part.package is not None))
 
 
 def plugin_recipes() -> dict[str, Path]:

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rlrefine.errors import UsageError
+from rlrefine.plugins import packages_of
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe
 from rlrefine.runs import RESOLVED, is_run, no_run
@@ -118,7 +119,8 @@ class RunFolder:
             raise UsageError(f"{self.root} is a file; choose another run.name or run.out")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            write_text(self.root / "environment.json", json.dumps(environment(), indent=1) + "\n")
+            made_with = environment((*PACKAGES, *packages_of(recipe)))
+            write_text(self.root / "environment.json", json.dumps(made_with, indent=1) + "\n")
             if judges:
                 write_text(self.root / JUDGES, json.dumps(judges, indent=1) + "\n")
             write_text(self.resolved, yaml.safe_dump(to_mapping(recipe), sort_keys=False, width=120))
@@ -129,7 +131,7 @@ class RunFolder:
         """Packages whose version is not the one that the run began with."""
         file = self.root / "environment.json"
         before = json.loads(file.read_text()).get("packages", {}) if file.is_file() else {}
-        now = environment()["packages"]
+        now = environment(tuple(before))["packages"]
         return [f"{name} {before[name]} became {now[name]}" for name in before if before[name] != now.get(name)]
 
     def changed_judges(self, now: Judges) -> list[str]:
@@ -209,10 +211,10 @@ def _append(file: Path, record: Mapping[str, Any]) -> None:
         stream.write(json.dumps(record) + "\n")
 
 
-def environment() -> dict[str, Any]:
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Versions and revision that a result was made with; no names of users, hosts or secrets."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -106,5 +106,7 @@ def test_a_policy_a_reward_and_an_objective_of_others_train_together(run, tmp_pa
     assert all(line["gradient_norm"] > 0 and 1 <= line["effective_samples"] <= 3 for line in lines)
     assert {"reward/light", "reward/pixel"} <= set(lines[0])
     assert "learn" in done.stdout
+    packages = json.loads((tmp_path / "theirs" / "environment.json").read_text())["packages"]
+    assert [packages[name.replace("_", "-")] for name in EXAMPLES] == ["0.1.0"] * 3
     again = run("-m", "rlrefine", "resume", str(tmp_path / "theirs"))
     assert again.returncode == 0, again.stderr
