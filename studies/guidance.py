@@ -22,7 +22,6 @@ from rlrefine.training.engine import Engine
 from rlrefine.training.finished import finished_stage
 from rlrefine.training.progress import Reporter, reporting
 from rlrefine.training.publish import write_text
-from rlrefine.training.scoring import build_rewards
 
 CONDITION = "style"
 SCALES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
@@ -45,15 +44,8 @@ def tables_of(root: Path, report: Reporter) -> dict[float, Table]:
     for scale in SCALES:
         guidance = recipe.evaluation.guidance
         assert isinstance(guidance, Mapping)
-        evaluator = Evaluator(
-            rows=rows,
-            count=min(ROWS, recipe.evaluation.rows),
-            settings=replace(recipe.evaluation, guidance={**guidance, CONDITION: scale}),
-            rewards=build_rewards(recipe.rewards),
-            roles=recipe.policy.settings.images,
-            engine=engine,
-            report=report,
-        )
+        scaled = replace(recipe, evaluation=replace(recipe.evaluation, guidance={**guidance, CONDITION: scale}))
+        evaluator = Evaluator.of(scaled, rows, min(ROWS, recipe.evaluation.rows), engine, report)
         found[scale], _ = evaluator.policy(policy)
     return found
 

@@ -19,10 +19,10 @@ from rlrefine.data.loading import Rows
 from rlrefine.data.records import Batch
 from rlrefine.errors import DataError
 from rlrefine.evaluation.metrics import row_metrics
-from rlrefine.recipe.schema import Evaluation, RewardFailures
+from rlrefine.recipe.schema import Evaluation, Recipe, RewardFailures
 from rlrefine.training.engine import Engine
 from rlrefine.training.progress import Reporter
-from rlrefine.training.scoring import reward_inputs
+from rlrefine.training.scoring import build_rewards, reward_inputs
 
 Table = dict[str, list[float]]
 
@@ -53,6 +53,23 @@ class Evaluator:
         if self.count > len(self.rows):
             raise DataError(f"data: {self.count} rows are to be evaluated, and {self.rows.folder} has {len(self.rows)}")
 
+    @classmethod
+    def of(
+        cls, recipe: Recipe, rows: Rows, count: int, engine: Engine, report: Reporter, *, pictures: int = 0
+    ) -> "Evaluator":
+        """As a recipe evaluates, by all of its rewards; so many rows, or all if there are fewer."""
+        return cls(
+            rows=rows,
+            count=min(count, len(rows)),
+            settings=recipe.evaluation,
+            rewards=build_rewards(recipe.rewards),
+            roles=recipe.policy.settings.images,
+            engine=engine,
+            report=report,
+            pictures=pictures,
+            failures=recipe.run.reward_failures,
+        )
+
     def policy(self, policy: Policy, *, wrong_references: bool = False) -> tuple[Table, list[Tensor]]:
         """Measure a policy, with the running average of its weights if there is one.
 
@@ -65,7 +82,7 @@ class Evaluator:
             if borrowed is not None:
                 lenders = self.rows.batch([borrowed[row] for row in rows])
                 batch = batch.with_references_of(lenders)
-            return self._edit(policy, batch, rows)
+            return edit_rows(policy, batch, rows, self.roles, self.settings)
 
         with policy.weights("ema"):
             return self._measure(edit)
@@ -115,10 +132,12 @@ class Evaluator:
         whole = {name: [value for share, _ in shares for value in share[name]][: self.count] for name in table}
         return whole, [image for _, images in shares for image in images][: min(self.pictures, self.count)]
 
-    def _edit(self, policy: Policy, batch: Batch, rows: Sequence[int]) -> Tensor:
-        shape = policy.latent_shape(batch.size)
-        noise = torch.stack([draws.normal(shape, "evaluation", row) for row in rows])
-        return edit(policy, batch, noise, self.roles, self.settings)
+
+def edit_rows(policy: Policy, batch: Batch, rows: Sequence[int], roles: Sequence[str], settings: Evaluation) -> Tensor:
+    """Let a policy edit rows from noise that depends on the number of each alone, and not on its neighbours."""
+    shape = policy.latent_shape(batch.size)
+    noise = torch.stack([draws.normal(shape, "evaluation", row) for row in rows])
+    return edit(policy, batch, noise, roles, settings)
 
 
 @torch.no_grad()

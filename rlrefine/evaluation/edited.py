@@ -5,20 +5,18 @@ The noise depends on the row alone and is that of the held-out table, so that ar
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import torch
 from torch import Tensor
 
 from policies.base import Policy
-from rlrefine import draws
 from rlrefine.data.folder import row_name
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
-from rlrefine.evaluation.arms import edit
+from rlrefine.evaluation.arms import edit_rows
 from rlrefine.training.engine import Engine
 from rlrefine.training.finished import FinishedStage
 from rlrefine.training.progress import Reporter
@@ -77,9 +75,7 @@ class Edits:
     def _images(self, policy: Policy, finished: FinishedStage) -> Iterator[Tensor]:
         settings, roles = finished.recipe.evaluation, finished.recipe.policy.settings.images
         for first in range(0, self.count, settings.batch):
-            numbers: Sequence[int] = range(first, min(first + settings.batch, self.count))
+            numbers = range(first, min(first + settings.batch, self.count))
             batch = self.rows.batch(numbers)
-            shape = policy.latent_shape(batch.size)
-            noise = torch.stack([draws.normal(shape, "evaluation", number) for number in numbers])
-            yield from edit(policy, batch, noise, roles, settings)
+            yield from edit_rows(policy, batch, numbers, roles, settings)
             self.report.phase("editing rows", numbers[-1] + 1, self.count)

@@ -18,7 +18,6 @@ from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy, load_weights
 from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import damage, publish, remove, write_text
-from rlrefine.training.scoring import build_rewards
 
 DRAFT, BASE, WRONG_REFERENCE = "draft", "base", "wrong_reference"
 PICTURES = 16
@@ -67,17 +66,8 @@ class HeldOut:
         return tables
 
     def _measure(self, arm: str) -> tuple[Table, list[Tensor]]:
-        evaluator = Evaluator(
-            rows=self.rows,
-            count=min(self.recipe.evaluation.rows, len(self.rows)),
-            settings=self.recipe.evaluation,
-            rewards=build_rewards(self.recipe.rewards),
-            roles=self.recipe.policy.settings.images,
-            engine=self.engine,
-            report=self.report,
-            pictures=PICTURES,
-            failures=self.recipe.run.reward_failures,
-        )
+        count = self.recipe.evaluation.rows
+        evaluator = Evaluator.of(self.recipe, self.rows, count, self.engine, self.report, pictures=PICTURES)
         if arm == DRAFT:
             return evaluator.drafts()
         stage = {BASE: None, WRONG_REFERENCE: self.last_stage}.get(arm, arm)

@@ -320,16 +320,9 @@ class StageRun:
         """Look at the validation rows: their means, and a grid of samples with the same noise every time."""
         if self.validation is None:
             return {}
-        evaluator = Evaluator(
-            rows=self.validation,
-            count=min(self.recipe.evaluation.validation_rows, len(self.validation)),
-            settings=self.recipe.evaluation,
-            rewards=build_rewards(self.recipe.rewards),
-            roles=self.recipe.policy.settings.images,
-            engine=self.engine,
-            report=self.report,
-            pictures=SAMPLE_PICTURES,
-            failures=self.recipe.run.reward_failures,
+        count = self.recipe.evaluation.validation_rows
+        evaluator = Evaluator.of(
+            self.recipe, self.validation, count, self.engine, self.report, pictures=SAMPLE_PICTURES
         )
         table, images = evaluator.policy(policy)
         if self.engine.is_main:
