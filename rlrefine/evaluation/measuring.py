@@ -3,7 +3,7 @@
 Shapes: N rows, one picture each.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from rlrefine.data.records import Batch
 from rlrefine.evaluation.benchmark import PICTURE
 from rlrefine.evaluation.scorers import Scorers
 from rlrefine.evaluation.subjects import Subject, Subjects
-from rlrefine.score.measuring import read_all, values_of
+from rlrefine.score.measuring import neighbours, read_all, values_of
 from rlrefine.training.progress import Reporter
 from rlrefine.training.scoring import reward_inputs
 
@@ -57,7 +57,7 @@ def measure_all(subjects: Subjects, scorers: Scorers, at_once: int, report: Repo
     found: Measured = {name: {} for name in scorers.rewards}
     for subject in subjects.each:
         parts: dict[str, list[Scores]] = {name: [] for name in scorers.rewards}
-        for numbers in neighbours(sizes[subject.name], at_once):
+        for numbers in neighbours(range(subjects.count), sizes[subject.name], at_once):
             report.phase(f"measuring {subject.name}", numbers[0], subjects.count)
             inputs = _inputs(subjects, subject, subjects.rows.batch(numbers), numbers, device)
             for name, reward in scorers.rewards.items():
@@ -66,21 +66,6 @@ def measure_all(subjects: Subjects, scorers: Scorers, at_once: int, report: Repo
         for name, several in parts.items():
             found[name][subject.name] = _values(joined(several), scorers.measures[name].factor)
     return found
-
-
-def neighbours(sizes: Sequence[tuple[int, int]], at_once: int) -> Iterator[list[int]]:
-    """Rows beside each other whose pictures have one size, so many at most.
-
-    >>> list(neighbours([(8, 8), (8, 8), (8, 8), (4, 8)], 2))
-    [[0, 1], [2], [3]]
-    """
-    batch: list[int] = []
-    for number, size in enumerate(sizes):
-        if batch and (len(batch) == at_once or size != sizes[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(number)
-    yield batch
 
 
 def _inputs(

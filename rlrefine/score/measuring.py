@@ -91,7 +91,7 @@ class Judge:
         parts: list[dict[str, list[Scores]]] = [{label: [] for label in self.rewards} for _ in kinds]
         self.seconds.update({label: Seconds() for label in self.rewards})
         self._score([0], kinds[0])  # loads networks, which shall not be timed
-        for numbers in self._batches(range(len(self.sizes)), self.at_once):
+        for numbers in neighbours(range(len(self.sizes)), self.sizes, self.at_once):
             self.report.phase("scoring", numbers[0], len(self.sizes))
             batch = self.rows.batch(numbers)
             for found, pictures in zip(parts, kinds, strict=True):
@@ -112,18 +112,8 @@ class Judge:
         }
 
     def _all(self, numbers: Sequence[int], at_once: int) -> dict[str, np.ndarray]:
-        parts = [self._score(some, self.pictures) for some in self._batches(numbers, at_once)]
+        parts = [self._score(some, self.pictures) for some in neighbours(numbers, self.sizes, at_once)]
         return {label: values_of(joined([part[label] for part in parts])) for label in self.rewards}
-
-    def _batches(self, numbers: Sequence[int], at_once: int) -> Iterator[list[int]]:
-        """Neighbours of one size."""
-        batch: list[int] = []
-        for number in numbers:
-            if batch and (len(batch) == at_once or self.sizes[number] != self.sizes[batch[0]]):
-                yield batch
-                batch = []
-            batch.append(number)
-        yield batch
 
     def _score(
         self,
@@ -159,6 +149,21 @@ def read_all(rows: Rows, pictures: Pictures, count: int, report: Reporter) -> li
         pictures.of(batch, [number])
         sizes.append(batch.size)
     return sizes
+
+
+def neighbours(rows: Sequence[int], sizes: Sequence[tuple[int, int]], at_once: int) -> Iterator[list[int]]:
+    """Rows beside each other whose pictures have one size, so many at most.
+
+    >>> list(neighbours([3, 2, 1, 0], [(4, 8), (8, 8), (8, 8), (8, 8)], 2))
+    [[3, 2], [1], [0]]
+    """
+    batch: list[int] = []
+    for row in rows:
+        if batch and (len(batch) == at_once or sizes[row] != sizes[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(row)
+    yield batch
 
 
 def compared(pictures: Pictures, *, with_targets: bool) -> list[Pictures]:
