@@ -11,6 +11,7 @@ from rlrefine.errors import UsageError
 from rlrefine.evaluation.benchmarks import find_benchmark
 from rlrefine.evaluation.benchmarks.spie import SIM_TO_REAL, SOURCE
 from rlrefine.evaluation.command import rewards_of
+from rlrefine.training.publish import check_new, write_bytes
 
 if TYPE_CHECKING:
     from rlrefine.evaluation.pairs import Study
@@ -69,7 +70,6 @@ def correlate(
 def draw(figure: Path, found: "Study") -> None:
     """A panel for each scorer, a point for each pair."""
     from rlrefine.report.scatter import scatter
-    from rlrefine.training.publish import write_bytes
 
     edited, real = found.folders
     panels = {
@@ -87,10 +87,7 @@ def check_figure(figure: Path) -> None:
     """
     if figure.suffix not in FIGURES:
         raise UsageError(f"--figure {figure}: expected a name that ends in {' or '.join(FIGURES)}")
-    if figure.exists() or not figure.absolute().parent.is_dir():
-        raise UsageError(
-            f"{figure}: {'exists; choose another name' if figure.exists() else 'its folder does not exist'}"
-        )
+    check_new(figure)
 
 
 def points(both: Any) -> tuple[Any, Any]:

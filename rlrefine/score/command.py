@@ -8,6 +8,7 @@ import click
 
 from rlrefine.errors import UsageError
 from rlrefine.score.request import make_request
+from rlrefine.training.publish import check_new, write_text
 
 
 def score(
@@ -42,12 +43,12 @@ def score(
         RewardError: a reward cannot be built, or has failed for an image; the findings are shown before.
     """
     request = make_request(words, named, data, size)
-    if table is not None and (table.exists() or not table.absolute().parent.is_dir()):
-        raise UsageError(f"{table}: {'exists; choose another name' if table.exists() else 'its folder does not exist'}")
+    if table is not None:
+        check_new(table)
     if (keep is None) != (not at_least):
         raise UsageError("--keep FOLDER and --at-least LABEL=NUMBER belong together; found one of them")
-    if keep is not None and (keep.exists() or not keep.absolute().parent.is_dir()):
-        raise UsageError(f"{keep}: {'exists; choose another name' if keep.exists() else 'its folder does not exist'}")
+    if keep is not None:
+        check_new(keep)
     from rlrefine.score.gate import parse_condition, write_kept
 
     conditions = [parse_condition(text, list(request.rewards)) for text in at_least]
@@ -62,7 +63,6 @@ def score(
         from rlrefine.score.examination import examine
         from rlrefine.score.findings import as_csv, as_mapping
         from rlrefine.score.render import render
-        from rlrefine.training.publish import write_text
 
         findings = examine(request, images, rows, batch, report, checks=checks)
     if table is not None:

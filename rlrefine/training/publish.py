@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from rlrefine.errors import CheckpointError
+from rlrefine.errors import CheckpointError, UsageError
 
 MANIFEST = "manifest.json"
 PARTIAL, DOOMED, DAMAGED = ".tmp-", ".del-", "bad-"
@@ -78,6 +78,16 @@ def clear_leftovers(parent: Path) -> None:
         for entry in parent.iterdir():
             if entry.name.startswith((PARTIAL, DOOMED)):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """See to it that something can be written under a name, before the work that it is the result of.
+
+    Raises:
+        UsageError: it is there, or has nowhere to be.
+    """
+    if path.exists() or not path.absolute().parent.is_dir():
+        raise UsageError(f"{path}: {'exists; choose another name' if path.exists() else 'its folder does not exist'}")
 
 
 def write_text(file: Path, text: str) -> None:
