@@ -73,10 +73,11 @@ seeds: setup
 	done
 	$(BIN)/rlrefine report runs/seed-0 runs/seed-1 runs/seed-2
 
-# The ready studies, one after another. Hours on two cores; the same command goes on where it was stopped.
+# The ready studies, one after another, JOBS arms at a time. Hours on two cores; the same command goes on where it was
+# stopped.
 studies: setup
 	@for study in recipes/ablations/*.yaml; do \
-		$(BIN)/rlrefine ablate $$study > /dev/null || exit $$?; \
+		$(TEST_ENV) $(BIN)/rlrefine ablate $$study --jobs $(JOBS) > /dev/null || exit $$?; \
 	done
 
 # Every method from the same supervised stage at the same cost, three seeds. About an hour on one core; resumable.

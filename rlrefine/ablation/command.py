@@ -1,25 +1,27 @@
 """Run a study, and write down what it found after every seed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.groups import Groups, divide
+from rlrefine.ablation.jobs import finished_seeds
 from rlrefine.ablation.page import page
 from rlrefine.ablation.rates import at_rates
 from rlrefine.ablation.recipes import StudyRecipes, read_recipes
 from rlrefine.ablation.runs import Measured, StudyRuns
 from rlrefine.ablation.study import Study
 from rlrefine.ablation.table import as_csv, in_columns, render
+from rlrefine.data.build import open_rows
 from rlrefine.training.progress import Reporter
-from rlrefine.training.publish import write_text
+from rlrefine.training.publish import clear_leftovers, write_text
 
 
 def run_study(
-    study: Study, folder: Path, report: Reporter, overrides: Sequence[str] = (), *, rates: bool = False
+    study: Study, folder: Path, report: Reporter, overrides: Sequence[str] = (), *, rates: bool = False, jobs: int = 1
 ) -> dict[str, Any]:
     """Train and measure what is missing of a study, and give its summary.
 
@@ -29,27 +31,36 @@ def run_study(
     Args:
         overrides: ``key.path=value`` of the recipe, for all arms.
         rates: try the learning rates instead that arms name, on the validation rows.
+        jobs: so many arms at a time, each in a process of its own with one thread.
 
     Raises:
         RlrefineError: whatever stops it; the same call goes on from there.
     """
     recipes = read_recipes(study, folder, overrides)
     recipes = at_rates(recipes) if rates else recipes
-    runs, names, done = StudyRuns(recipes=recipes, report=report), recipes.study.names, list[Measured]()
-    groups, summary = _groups(runs), dict[str, Any]()
-    for measured in runs.measured():
-        done.append(measured)
-        if len(done) % len(names) == 0:
-            summary = compare(recipes.study, done, recipes.trained, groups)
-            _write(recipes, runs, summary, "rates-" if rates else "")
-            report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
+    runs, done, summary = StudyRuns(recipes=recipes, report=report), list[Measured](), dict[str, Any]()
+    groups = _groups(runs)
+    clear_leftovers(runs.place)
+    for seed in recipes.study.seeds if jobs == 1 else _at_once(runs, jobs):
+        done += runs.of_seed(seed)
+        summary = compare(recipes.study, done, recipes.trained, groups)
+        _write(recipes, runs, summary, "rates-" if rates else "")
+        report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
     return summary
+
+
+def _at_once(runs: StudyRuns, jobs: int) -> Iterator[int]:
+    """Seeds, as soon as they are done; rows that all processes need are made by this one."""
+    recipes = runs.recipes
+    for source, size in {(recipe.data.train, recipe.data.size) for recipe in (recipes.base, *recipes.arms.values())}:
+        open_rows(source, size)
+    return finished_seeds(recipes, jobs, runs.report, runs.is_done)
 
 
 def _groups(runs: StudyRuns) -> Groups | None:
     """How the rows are divided, if the study asks for it; what is wrong with that is told before any training."""
     column = runs.recipes.study.by
-    return None if column is None else divide(runs.rows().columns[: runs.count], column)
+    return None if column is None else divide(runs.rows.columns[: runs.count], column)
 
 
 def _write(recipes: StudyRecipes, runs: StudyRuns, summary: dict[str, Any], prefix: str) -> None:
@@ -61,7 +72,7 @@ def _write(recipes: StudyRecipes, runs: StudyRuns, summary: dict[str, Any], pref
         return
     for reference in summary["against"]:
         write_text(folder / f"against-{reference}.svg", forest(summary, reference))
-    write_text(folder / "page.html", page(recipes, summary, runs.rows(), runs.place))
+    write_text(folder / "page.html", page(recipes, summary, runs.rows, runs.place))
 
 
 def shown(summary: dict[str, Any], *, as_json: bool, as_markdown: bool) -> str:

@@ -9,7 +9,6 @@ from PIL import Image
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import PICTURES
-from rlrefine.ablation.study import UNTRAINED
 from rlrefine.ablation.table import DETAILS, SURE, details, groups_lines, unmarked
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
@@ -29,7 +28,7 @@ def page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: P
         place: folder with the pictures of each arm.
     """
     study, seed, album = recipes.study, summary["seeds"][0], Album()
-    folders = {name: place / _folder(recipes, name, seed) for name in study.names}
+    folders = {name: place / recipes.measured_as(name, seed) for name in study.names}
     return render(
         "ablation/page.html.j2",
         title=recipes.folder.name,
@@ -55,12 +54,6 @@ def verdict(summary: Mapping[str, Any], reference: str) -> list[str]:
                 size = f"{abs(ends.mean):.3f} ({ends.low:+.3f} to {ends.high:+.3f})"
                 lines.append(f"{other} is surely {word} {reference} in {COLUMNS[name]}: by {size}")
     return lines or [f"no arm surely differs from {reference} in the main measures"]
-
-
-def _folder(recipes: StudyRecipes, name: str, seed: int) -> str:
-    if name == UNTRAINED:
-        return name
-    return f"{name}-seed-{seed}" if name in recipes.study.beginning else recipes.root(name, seed).name
 
 
 def _comparison(summary: Mapping[str, Any], reference: str, album: Album) -> dict[str, Any]:

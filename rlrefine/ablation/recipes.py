@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rlrefine.ablation.made import with_made_arms
-from rlrefine.ablation.study import Study, nested, parse_value
+from rlrefine.ablation.study import UNTRAINED, Study, nested, parse_value
 from rlrefine.errors import UsageError
 from rlrefine.recipe.arithmetic import step_cost
 from rlrefine.recipe.load import load_recipe
@@ -58,6 +58,10 @@ class StudyRecipes:
         if name in self.arms:
             name = f"{name.partition(AT)[0]}{AT}{self.arms[name].stages[self.study.stage].optimizer.lr:g}"
         return self.folder / RUNS / f"{name}-seed-{seed}"
+
+    def measured_as(self, name: str, seed: int) -> str:
+        """The folder of what was measured of an arm; the checkpoint itself is the same with every seed."""
+        return name if name == UNTRAINED else self.root(name, seed).name
 
     def shared_root(self, seed: int) -> Path:
         """The run of the shared stage: one that has it finished already, or one of the study's own."""

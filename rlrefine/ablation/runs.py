@@ -1,9 +1,10 @@
 """Make the runs of a study, seed by seed, and measure them all on the same rows; what is done is not done again."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from policies.base import Policy
 from rlrefine.ablation.recipes import StudyRecipes
-from rlrefine.ablation.study import UNTRAINED
 from rlrefine.data.build import open_rows
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
@@ -26,9 +26,8 @@ from rlrefine.training.finished import finished_stage
 from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy
 from rlrefine.training.progress import Reporter
-from rlrefine.training.publish import clear_leftovers, damage, publish, remove
+from rlrefine.training.publish import damage, publish, remove
 from rlrefine.training.run import resume, start
-from rlrefine.training.scoring import build_rewards
 from rlrefine.training.timing import AROUND
 
 Table = dict[str, list[float]]
@@ -63,33 +62,49 @@ class StudyRuns:
     recipes: StudyRecipes
     report: Reporter
 
-    def measured(self) -> Iterator[Measured]:
-        """Every arm of the first seed, then of the next one: what is there early is whole."""
-        study, rows = self.recipes.study, self.rows()
-        for seed in study.seeds:
-            if UNTRAINED in study.names:
-                yield Measured(name=UNTRAINED, seed=seed, table=self._table(None, rows, UNTRAINED))
-            if study.shared is not None:
-                yield from self._shared(study.shared, seed, rows)
-            for name in study.arms:
-                yield self._arm(name, seed, rows)
+    def of_seed(self, seed: int) -> list[Measured]:
+        """Every arm with one seed: what is there early is whole."""
+        return [measured for part in self.recipes.study.parts for measured in self.make(part, seed)]
 
-    def _shared(self, shared: str, seed: int, rows: Rows) -> Iterator[Measured]:
+    def make(self, part: str, seed: int) -> list[Measured]:
+        """Train and measure one part of the study with one seed, as far as that is not done."""
+        study = self.recipes.study
+        if part == study.shared:
+            return self._shared(part, seed)
+        return [self._arm(part, seed) if part in study.arms else self._untrained(part, seed)]
+
+    def _untrained(self, name: str, seed: int) -> Measured:
+        return Measured(name=name, seed=seed, table=self._table(None, name, seed))
+
+    def is_done(self, part: str, seed: int) -> bool:
+        """Whether a part of the study was measured already."""
+        study = self.recipes.study
+        names = study.beginning if part == study.shared else (part,)
+        return all((self.place / self.recipes.measured_as(name, seed)).exists() for name in names)
+
+    def _shared(self, shared: str, seed: int) -> list[Measured]:
         root = self.recipes.shared_root(seed)
         if root == self.recipes.root(shared, seed):
             train(self.recipes.shared(seed), root, self.report)
         else:
             self.report.say(f"study: {' and '.join(self.recipes.study.beginning)} of {root}")
-        for stage in self.recipes.study.beginning:
-            table = self._table((root, stage), rows, f"{stage}-seed-{seed}")
-            yield Measured(name=stage, seed=seed, table=table, cost=None if stage == shared else read_cost(root, stage))
+        return [
+            Measured(
+                name=stage,
+                seed=seed,
+                table=self._table((root, stage), stage, seed),
+                cost=None if stage == shared else read_cost(root, stage),
+            )
+            for stage in self.recipes.study.beginning
+        ]
 
-    def _arm(self, name: str, seed: int, rows: Rows) -> Measured:
+    def _arm(self, name: str, seed: int) -> Measured:
         stage, root = self.recipes.study.stage, self.recipes.root(name, seed)
         train(self.recipes.arm(name, seed), root, self.report)
-        table = self._table((root, stage), rows, root.name)
+        table = self._table((root, stage), name, seed)
         return Measured(name=name, seed=seed, table=table, cost=read_cost(root, stage))
 
+    @cached_property
     def rows(self) -> Rows:
         """The rows that every arm is measured on."""
         data = self.recipes.base.data
@@ -104,16 +119,15 @@ class StudyRuns:
         study, settings = self.recipes.study, self.recipes.measuring.evaluation
         return study.count or (settings.rows if study.rows == "heldout" else settings.validation_rows)
 
-    def _table(self, trained: tuple[Path, str] | None, rows: Rows, name: str) -> Table:
+    def _table(self, trained: tuple[Path, str] | None, name: str, seed: int) -> Table:
         """Values row by row of a run's stage, or of the checkpoint, which are measured if they are not yet."""
-        place = self.place / name
-        clear_leftovers(place.parent)
+        place = self.place / self.recipes.measured_as(name, seed)
         if place.exists() and damage(place):
             remove(place)
         if place.exists():
             self._check_measures(place)
         else:
-            table, pictures = self._measure(trained, rows)
+            table, pictures = self._measure(trained)
             publish(place, lambda partial: _write(partial, table, pictures))
         return read_table(place)
 
@@ -128,20 +142,10 @@ class StudyRuns:
         if lacking:
             raise UsageError(f"{place} was measured without {lacking[0]}; remove it to measure it again")
 
-    def _measure(self, trained: tuple[Path, str] | None, rows: Rows) -> tuple[Table, list[Tensor]]:
+    def _measure(self, trained: tuple[Path, str] | None) -> tuple[Table, list[Tensor]]:
         recipe = self.recipes.measuring
         engine = Engine(recipe.engine)
-        evaluator = Evaluator(
-            rows=rows,
-            count=min(self.count, len(rows)),
-            settings=recipe.evaluation,
-            rewards=build_rewards(recipe.rewards),
-            roles=recipe.policy.settings.images,
-            engine=engine,
-            report=self.report,
-            pictures=PICTURES,
-            failures=recipe.run.reward_failures,
-        )
+        evaluator = Evaluator.of(recipe, self.rows, self.count, engine, self.report, pictures=PICTURES)
         measured = evaluator.policy(self._policy(trained, engine))
         engine.release()
         return measured

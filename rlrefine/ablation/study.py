@@ -89,6 +89,11 @@ class Study:
         return tuple(label for label in (self.shared, self.control) if label is not None)
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """What is made of each seed by itself: the checkpoint, the shared stage with its control, and every arm."""
+        return tuple(name for name in self.names if name != self.control)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every arm of the table; what is there before any arm is trained comes first."""
         return (*([UNTRAINED] if UNTRAINED in self.made else []), *self.beginning, *self.arms)

@@ -90,6 +90,7 @@ def _seeds(_context: click.Context, _parameter: click.Parameter, text: str | Non
 @click.argument("words", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--seeds", callback=_seeds, metavar="0,1,2", help="Instead of those of the study.")
 @click.option("--rates", is_flag=True, help="Try the arms' learning rates on the validation rows instead.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="So many arms at a time, with one thread each.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder; by default runs/studies/STUDY.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="For a page.")
 @AS_JSON
@@ -98,6 +99,7 @@ def ablate(
     words: Sequence[str],
     seeds: Sequence[int],
     rates: bool,
+    jobs: int,
     out: Path | None,
     as_markdown: bool,
     as_json: bool,
@@ -108,7 +110,7 @@ def ablate(
 
     \b
     rlrefine ablate omnirefiner_rewards
-    rlrefine ablate my.yaml --seeds 0,1 count=64
+    rlrefine ablate my.yaml --seeds 0,1 count=64 --jobs 2
     rlrefine ablate studies/methods.yaml --rates
     """
     from rlrefine.ablation.finding import find_study
@@ -118,5 +120,5 @@ def ablate(
         from rlrefine.ablation.command import run_study, shown
 
         folder = out or Path("runs/studies") / Path(study).stem
-        summary = run_study(found, folder, report, overrides, rates=rates)
+        summary = run_study(found, folder, report, overrides, rates=rates, jobs=jobs)
     click.echo(shown(summary, as_json=as_json, as_markdown=as_markdown))

@@ -1,12 +1,16 @@
 """A small study as a whole: the supervised stage once, arms that share rows and noise, a kill, and the same results."""
 
 import json
+import multiprocessing
+import os
 import signal
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from rlrefine.ablation.command import run_study
+from rlrefine.ablation.jobs import ArmsFailedError
 from rlrefine.ablation.study import read_study
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.summary import read_table
@@ -117,6 +121,54 @@ def test_killed_and_started_again_it_finds_the_same(moment, whole, study_file, t
     assert not (tmp_path / "summary.json").exists()
     assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, LineReporter())) == 0
     assert found(tmp_path) == found(whole)
+
+
+class KillJob(LineReporter):
+    """Ends a process that trains an arm, or this one that began it, as soon as it says anything."""
+
+    def __init__(self, job: str, *, beginner: bool) -> None:
+        super().__init__()
+        self.job, self.beginner = job, beginner
+
+    def say(self, text):
+        if text.startswith(f"{self.job}: "):
+            (pid,) = (child.pid for child in multiprocessing.active_children() if child.name == self.job)
+            os.kill(os.getpid() if self.beginner else pid, signal.SIGKILL)
+
+
+def test_several_arms_at_a_time_killed_and_started_again_find_the_same(whole, study_file, tmp_path):
+    def several(report):
+        run_study(read_study(study_file), tmp_path, report, jobs=2)
+
+    def one_fails():
+        what = r"^study: 1 of 5 runs failed; the others are kept.*\n  bolder-seed-3: its process was ended by signal 9$"
+        with pytest.raises(ArmsFailedError, match=what) as told:
+            several(KillJob("bolder-seed-3", beginner=False))
+        assert told.value.exit_code == 1
+
+    assert run_in_child(lambda: several(KillJob("plain-seed-3", beginner=True))) == -signal.SIGKILL
+    with FileLock(tmp_path / "runs" / "plain@0.001-seed-3" / ".lock", timeout=30):
+        pass  # its arms ended with it
+    assert run_in_child(one_fails) == 0
+    kept = {folder.name for folder in (tmp_path / "measured" / "heldout-12").iterdir()}
+    assert kept == {"base", "sft-seed-3", "sft_more-seed-3", "plain@0.001-seed-3", "same@0.001-seed-3"}
+    assert run_in_child(lambda: several(LineReporter())) == 0
+    assert found(tmp_path) == found(whole)
+
+
+def test_an_arm_that_cannot_begin_is_one_clear_error_and_stops_no_other(whole, study_file, tmp_path):
+    given = yaml.safe_load(study_file.read_text()) | {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "made": []}
+    broken = {"rewards": {"text": {"name": "text_alignment", "checkpoint": str(tmp_path / "none")}}}
+    file = study_file.parent / "broken.yaml"
+    file.write_text(yaml.safe_dump(given | {"arms": {"plain": {}, "broken": broken}}, sort_keys=False))
+
+    def one_fails():
+        with pytest.raises(ArmsFailedError, match=r"1 of 3 runs failed.*\n  broken-seed-3: .*text") as told:
+            run_study(read_study(file), tmp_path / "out", LineReporter(), jobs=2)
+        assert told.value.exit_code == 4  # that of a reward
+
+    assert run_in_child(one_fails) == 0
+    assert (tmp_path / "out" / "measured" / "heldout-12" / "plain@0.001-seed-3").is_dir()
 
 
 def test_what_is_done_is_not_done_again(whole, study_file):
