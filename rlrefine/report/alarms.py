@@ -61,8 +61,8 @@ def reward_against_validation(records: Records, prompts_per_step: int) -> Iterat
     reward = series(records, "reward/total")
     if len(reward) < ENOUGH:
         return
-    slope = linregress(np.arange(len(reward)), reward)
-    if slope.slope <= 0 or slope.pvalue >= SURE:
+    line: Any = linregress(np.arange(len(reward)), reward)
+    if line.slope <= 0 or line.pvalue >= SURE:
         return
     for name, words in WATCHED.items():
         looks = series(records, f"validation/{name}")

@@ -99,13 +99,13 @@ def _lines(runs: Mapping[str, Records], names: Sequence[str]) -> Iterator[Line]:
             kept = [record for record in records if name in record]
             if kept:
                 begin, _, rest = name.partition("/")
-                around = f"{SPREAD[begin + '/']}{rest}" if f"{begin}/" in SPREAD else None
-                spread = [record[around] for record in kept] if all(around in record for record in kept) else None
+                around = SPREAD.get(f"{begin}/", "") + rest
+                known = f"{begin}/" in SPREAD and all(around in record for record in kept)
                 yield Line(
                     label=run if len(runs) > 1 else name.rpartition("/")[2],
                     steps=thinned([record["step"] for record in kept]),
                     values=thinned([record[name] for record in kept]),
-                    spread=None if spread is None else thinned(spread),
+                    spread=thinned([record[around] for record in kept]) if known else None,
                 )
 
 
