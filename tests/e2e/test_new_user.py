@@ -34,7 +34,7 @@ brightness = "mine:Brightness"
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A clean folder, beside the package, made of the page on extending and installed by pip."""
+    """A clean folder, and beside it the package, made of the page on extending and installed by pip."""
     place = tmp_path_factory.mktemp("walk")
     page = (ROOT / "docs" / "extending.md").read_text()
     (code,) = [text for text in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "class Brightness" in text]
@@ -66,12 +66,10 @@ def rlrefine(desk):
 
 
 @pytest.fixture(scope="module")
-def recipe(rlrefine, desk, small_rows):
-    """A recipe of one's own: a copy with one line more, named by its file, and the rows."""
-    rlrefine("cp", "omnirefiner_tiny", "my.yaml")
-    file = desk / "my.yaml"
-    text = file.read_text()
-    file.write_text(text.replace("\nstages:\n", "  light: {name: brightness, weight: 0.1}\n\nstages:\n", 1))
+def recipe(rlrefine, small_rows):
+    """A recipe of one's own, with the reward in it, and the changes that make it small."""
+    said = rlrefine("init", "my.yaml", "rewards.light.name=brightness", "rewards.light.weight=0.1")
+    assert "my.yaml lies over omnirefiner_tiny, and is valid" in said
     return ("my.yaml", f"data.train={small_rows}/train", f"data.heldout={small_rows}/heldout", *SMALL)
 
 
