@@ -33,9 +33,11 @@ class Choice(click.Choice):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            if near := difflib.get_close_matches(str(value), [str(choice) for choice in self.choices], n=1):
-                error.message = f"{error.message.rstrip('.')}; did you mean {near[0]!r}?"
-            raise
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in self.choices], n=1)
+            if not near:
+                raise
+            message = f"{error.message.rstrip('.')}; did you mean {near[0]!r}?"
+            raise click.BadParameter(message, ctx, param) from error
 
 
 class Commands(click.Group):
