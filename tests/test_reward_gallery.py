@@ -50,7 +50,7 @@ def test_a_hacked_edit_is_liked_by_one_and_seen_by_others(reward, fooled_by, see
     assert scores[reward][fooled_by] >= scores[reward]["good"] - 1e-3
     for other in seen_by:
         spread = max(scores[other].values()) - min(scores[other].values())
-        assert scores[other]["good"] - scores[other][fooled_by] > 0.05 * spread
+        assert scores[other]["good"] - scores[other][fooled_by] > 0.03 * spread
 
 
 def test_blur_pleases_squared_errors_alone(scores):
