@@ -127,7 +127,8 @@ class Step:
         assert self.trainer.rewards is not None
         scoring = Scoring(self.trainer.rewards, self.batch, self.choice.group, chunks)
         scoring.give(self.images)
-        self.credit, _ = self.trainer.credit(cast(Grpo, self.trainer.objective), scoring)
+        objective = cast(Grpo, self.trainer.objective)
+        self.credit, _ = objective.credit(self.trainer.scores(objective, scoring))
 
     def update(self) -> None:
         self.trainer.learn(self.experience(self.chunks), 1)  # the first update would also compare it with the rollout

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
 
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.study import UNTRAINED
@@ -48,7 +49,8 @@ class Failure:
     exit_code: int
 
 
-Running = dict[Connection, tuple[Job, BaseProcess]]
+End = Any  # of a pipe; on Windows it is of another class
+Running = dict[End, tuple[Job, SpawnProcess]]
 Make = Callable[[StudyRecipes, Job, Reporter], object]
 
 
@@ -123,7 +125,7 @@ def _ready(recipes: StudyRecipes, waiting: Sequence[Job], done: set[Job]) -> lis
     return [job for job in waiting if shared is None or job.part not in arms or Job(shared, job.seed) in done]
 
 
-def _begin(recipes: StudyRecipes, job: Job, make: Make) -> tuple[Connection, tuple[Job, BaseProcess]]:
+def _begin(recipes: StudyRecipes, job: Job, make: Make) -> tuple[End, tuple[Job, SpawnProcess]]:
     context = get_context("spawn")
     heard, said = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(recipes, job, make, said), name=str(job))
@@ -134,14 +136,15 @@ def _begin(recipes: StudyRecipes, job: Job, make: Make) -> tuple[Connection, tup
 
 def _ended(running: Running, report: Reporter) -> Iterator[tuple[Job, Failure | None]]:
     """Wait until some have something to say, pass it on, and give those that have ended."""
-    for heard in wait(list(running)):
-        assert isinstance(heard, Connection)
+    ended: list[End] = wait(list(running))
+    for heard in ended:
         job, process = running[heard]
         try:
             said: str | Failure | None = heard.recv()
         except EOFError:
             process.join()
-            how = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"exit code {process.exitcode}"
+            code = process.exitcode or 0
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             said = Failure(f"its process was ended by {how}", 1)
         if isinstance(said, str):
             report.say(f"{job}: {said}")
@@ -161,7 +164,7 @@ def _error(failed: Mapping[Job, Failure], jobs: int, waiting: int) -> ArmsFailed
 class _Through(LineReporter):
     """Tells the process that began this one."""
 
-    def __init__(self, said: Connection) -> None:
+    def __init__(self, said: End) -> None:
         super().__init__()
         self.said = said
 
@@ -169,7 +172,7 @@ class _Through(LineReporter):
         self.said.send(text)
 
 
-def _work(recipes: StudyRecipes, job: Job, make: Make, said: Connection) -> None:
+def _work(recipes: StudyRecipes, job: Job, make: Make, said: End) -> None:
     """A process from its begin to its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the process that began this one ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -96,7 +96,7 @@ def cut_out(photo: np.ndarray, box: Box, side: int) -> Cutout:
     known = np.select([from_middle < CORE, from_middle > OUTSIDE], [1, 2], 0)
     inside = random_walker(seen, known, beta=EDGES, mode="bf", channel_axis=2) == 1
     picture, mask = (
-        resize(each, _within(side, window.shape), anti_aliasing=True).astype(np.float32)
+        np.asarray(resize(each, _within(side, window.shape), anti_aliasing=True), np.float32)
         for each in (window, inside.astype(np.float32))
     )
     return Cutout(picture, mask)

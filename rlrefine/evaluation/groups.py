@@ -27,7 +27,7 @@ def grouped(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, list[in
     for place, row in enumerate(rows):
         found.setdefault(group_of(row, column), []).append(place)
     numbers = as_numbers(found)
-    return {group: found[group] for group in sorted(found, key=numbers.get if numbers else None)}
+    return {group: found[group] for group in sorted(found, key=lambda group: numbers[group] if numbers else group)}
 
 
 def as_numbers(groups: Iterable[str]) -> dict[str, float]:

@@ -23,8 +23,10 @@ class Unread:
 
 def with_named_parts(source: Source) -> Source:
     """The same source; policy and objectives of other packages that it names are registered, or are its problems."""
-    policy = {("policy",): source.data.get("policy")}
-    stages = {("stages", label): part for label, part in _mapping(source.data.get("stages")).items()}
+    policy: dict[Path, object] = {("policy",): source.data.get("policy")}
+    stages: dict[Path, object] = {
+        ("stages", label): part for label, part in _mapping(source.data.get("stages")).items()
+    }
     problems = _register(source, GROUPS["policies"], "name", policy, "policy")
     problems += _register(source, GROUPS["objectives"], "objective", stages, "objective")
     return replace(source, problems=[*source.problems, *problems])
@@ -36,7 +38,9 @@ def register_plugins(source: Source) -> None:
     Raises:
         RecipeError: with each of them that cannot be.
     """
-    parts = {("rewards", label): part for label, part in _mapping(source.data.get("rewards")).items()}
+    parts: dict[Path, object] = {
+        ("rewards", label): part for label, part in _mapping(source.data.get("rewards")).items()
+    }
     problems = _register(source, GROUPS["rewards"], "name", parts, "reward")
     if problems:
         raise RecipeError(problems)
@@ -66,7 +70,7 @@ def _new(group: Group, tag: str, parts: Mapping[Path, object]) -> dict[Path, str
 
 def new_plugins(source: Source) -> dict[str, str]:
     """Label → name of the recipe's rewards that other packages bring and that are not registered yet."""
-    parts = {(label,): part for label, part in _mapping(source.data.get("rewards")).items()}
+    parts: dict[Path, object] = {(label,): part for label, part in _mapping(source.data.get("rewards")).items()}
     return {str(label): name for (label,), name in _new(GROUPS["rewards"], "name", parts).items()}
 
 
