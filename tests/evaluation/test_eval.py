@@ -280,7 +280,7 @@ WRONG = [
     (break_nothing, ("evaluation.steps=3",), 2, "only the evaluation of a run can be changed, and there is none"),
     (break_nothing, ("--reward", "masked_pixl"), 2, "did you mean 'masked_pixel'"),
     (break_nothing, ("--reward", "masked_pixel"), 4, "needs target_file_name in every row, which 4 of 4 lack"),
-    (break_nothing, ("nowhere",), 2, "nowhere: expected a run or a folder of edited pictures"),
+    (break_nothing, ("nowhere",), 2, "nowhere: expected a folder of edited pictures, or a run; nowhere holds no run"),
 ]
 
 
