@@ -81,7 +81,7 @@ def test_a_folder_that_must_not_be_written_is_named(tmp_path):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_an_interrupted_command_says_how_to_go_on_if_there_is_anything(words, where, said, monkeypatch, capsys):
-    def interrupt(*_given):
+    def interrupt(*_given, **_named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(where, interrupt)
@@ -93,7 +93,7 @@ def test_an_interrupted_command_says_how_to_go_on_if_there_is_anything(words, wh
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied", "my.yaml"), ValueError("a bug")])
 def test_what_the_system_refuses_is_told_and_a_bug_is_not_hidden(error, monkeypatch, capsys):
-    def fail():
+    def fail(*_given, **_named):
         raise error
 
     monkeypatch.setattr("rlrefine.catalogue.catalogue", fail)
@@ -105,7 +105,7 @@ def test_what_the_system_refuses_is_told_and_a_bug_is_not_hidden(error, monkeypa
 
 
 def test_a_pipe_that_is_not_the_output_may_break_and_is_told(monkeypatch):
-    def fail():
+    def fail(*_given, **_named):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
     monkeypatch.setattr("rlrefine.catalogue.catalogue", fail)

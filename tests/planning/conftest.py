@@ -32,7 +32,7 @@ def counted(live: LiveBytes, patch: pytest.MonkeyPatch):
 
     during(Encoder, "conditioning", c.ENCODE)
     during(loop, "make_rollouts", c.ROLLOUT)
-    during(loop.Trainer, "credit", c.REWARD)
+    during(loop.Trainer, "scores", c.REWARD)
     during(loop.Trainer, "learn", c.UPDATE)
     during(loop.Trainer, "update", c.STEP)
     during(Evaluator, "policy", c.EVALUATION_ROLLOUT)
