@@ -23,7 +23,11 @@ def shortest(name):
         words += [f"stages.{label}.prompts_per_step=2", f"stages.{label}.optimizer.warmup=0"]
         words += [f"stages.{label}.steps=1"] if stage.same_evaluations_as is None else []
         if isinstance(stage.settings, SamplingSettings):
-            words += [f"stages.{label}.group_size=2", f"stages.{label}.micro_batch=null"]
+            words += [
+                f"stages.{label}.group_size=2",
+                f"stages.{label}.micro_batch=null",
+                f"stages.{label}.rollout_batch=null",
+            ]
     return words
 
 

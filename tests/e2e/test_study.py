@@ -75,7 +75,7 @@ def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
     assert "reward_whole" in summary["held_out"]  # measured, and in no recipe that trains
     assert "reward_patch" not in summary["held_out"]
     page = (whole / "page.html").read_text()
-    assert page.count('alt="column') == 8 * (2 + 6 + 1)  # rows by draft, reference, arms and target
+    assert page.count("<figcaption>") == 8 * (2 + 6 + 1)  # rows by draft, reference, arms and target
     foretold = read_recipes(read_study(study_file), tmp_path)
     for name in ARMS:
         assert summary["arms"][name]["evaluations"] == [stage_evaluations(foretold.arm(name, 3), "grpo")]
