@@ -7,7 +7,6 @@ validation and held-out splits are never trained on.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import Flux2KleinPipeline
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from policies.flow_scheduler import EmpiricalSchedule
 from policies.flux2_conditioning import prompt_positions, token_positions
 from pretraining.crops import Crops, load_photos
+from pretraining.editor import optimise, save
 from pretraining.tiny_flux2_components import LAYERS, PROMPT_TOKENS, autoencoder, pipeline
 from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate
 from rlrefine.data.scene_rows import EXACT, Care, SceneRow, SceneRows
@@ -134,30 +133,13 @@ def train_editor(
     count: int = 24,
     rate: float = 1.5e-3,
 ) -> None:
-    """AdamW with warm-up and cosine, and the average of the weights at the end; numbers of references take turns."""
-    trained = [pipe.transformer, pipe.text_encoder]
-    parameters = [parameter for module in trained for parameter in module.requires_grad_(True).train().parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    ema, generator = EMAModel(parameters, decay=0.998), torch.Generator().manual_seed(seed)
-    started, total, every = time.monotonic(), 0.0, 100
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = (
-            rate * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
-        )
-        loss = editor_loss(pipe, scenes[step % len(scenes)], count, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        ema.step(parameters)
-        total += loss.item()
-        if step % every == every - 1:
-            seconds = time.monotonic() - started
-            print(f"editor {step + 1}/{steps}  loss {total / every:.4f}  {seconds:.0f} s", flush=True)
-            total = 0.0
-    ema.copy_to(parameters)
-    for module in trained:
-        module.requires_grad_(False).eval()
+    """Transformer and text encoder together; numbers of references take turns."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss_of(step: int) -> Tensor:
+        return editor_loss(pipe, scenes[step % len(scenes)], count, generator)
+
+    optimise([pipe.transformer, pipe.text_encoder], loss_of, steps=steps, rate=rate)
 
 
 @torch.no_grad()
@@ -196,15 +178,6 @@ def validate_editor(pipe: Flux2KleinPipeline, count: int) -> dict[str, float]:
     return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
 
-def save(pipe: Flux2KleinPipeline, folder: Path) -> None:
-    """Half precision for the large parts; the text encoder stays float32, since transformers loads what it finds."""
-    pipe.transformer.half()
-    pipe.vae.half()
-    pipe.save_pretrained(folder)
-    pipe.transformer.float()
-    pipe.vae.float()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
@@ -220,7 +193,7 @@ def main() -> None:
     scenes = [encoded_scenes(pipe, some, [careless(rng) for _ in some]) for some in by_count(rows)]
     print(f"{arguments.scenes} scenes made and encoded  {time.monotonic() - started:.0f} s", flush=True)
     train_editor(pipe, scenes, steps=arguments.editor_steps, seed=arguments.seed + 3)
-    save(pipe, arguments.out / "flux2")
+    save(pipe, arguments.out / "flux2", half=[pipe.transformer, pipe.vae])
     found = validate_editor(pipe, VALIDATED)
     print("validation photos:", {name: round(value, 2) for name, value in found.items()})
     print(f"{time.monotonic() - started:.0f} s with {torch.get_num_threads()} threads")

@@ -5,7 +5,6 @@ photos of the validation and held-out splits are never trained on.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from policies.schedule import resolution_shift, shift_sigma, sigma_schedule
 from pretraining.autoencoder import reconstruction_psnr, set_latent_scale, train_autoencoder
 from pretraining.components import autoencoder, pipeline
 from pretraining.crops import Crops, load_photos
+from pretraining.editor import optimise, save
 from pretraining.edits import DIPTYCH, EDITS, Edit, corpus, edit_batch
 from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate, sigma_from_uniform
 
@@ -108,29 +107,12 @@ def editor_loss(pipe: FluxKontextPipeline, crops: Crops, pixels: int) -> Tensor:
 
 
 def train_editor(pipe: FluxKontextPipeline, crops: Crops, *, steps: int, count: int = 32, rate: float = 1.2e-3) -> None:
-    """AdamW with warm-up and cosine, and the average of the weights at the end."""
-    trained = [pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]
-    parameters = [parameter for module in trained for parameter in module.requires_grad_(True).train().parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    ema = EMAModel(parameters, decay=0.998)
-    started, total = time.monotonic(), 0.0
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = (
-            rate * min(1, (step + 1) / 200) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
-        )
-        loss = editor_loss(pipe, crops, count * 64 * 64)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        ema.step(parameters)
-        total += loss.item()
-        if step % 100 == 99 or step == steps - 1:
-            print(f"editor {step + 1}/{steps}  loss {total / 100:.4f}  {time.monotonic() - started:.0f} s", flush=True)
-            total = 0.0
-    ema.copy_to(parameters)
-    for module in trained:
-        module.requires_grad_(False).eval()
+    """Transformer and both text encoders together."""
+
+    def loss_of(_: int) -> Tensor:
+        return editor_loss(pipe, crops, count * 64 * 64)
+
+    optimise([pipe.transformer, pipe.text_encoder, pipe.text_encoder_2], loss_of, steps=steps, rate=rate, warm_up=200)
 
 
 @torch.no_grad()
@@ -165,15 +147,6 @@ def validate_editor(pipe: FluxKontextPipeline, crops: Crops, count: int = 132) -
     }
 
 
-def save(pipe: FluxKontextPipeline, folder: Path) -> None:
-    """Half precision for the large parts; the text encoders stay float32, since transformers loads what it finds."""
-    pipe.transformer.half()
-    pipe.vae.half()
-    pipe.save_pretrained(folder)
-    pipe.transformer.float()
-    pipe.vae.float()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
@@ -195,7 +168,7 @@ def main() -> None:
         vae.save_pretrained(first)
     pipe = pipeline(corpus(), vae.eval())
     train_editor(pipe, Crops(train, arguments.seed + 3), steps=arguments.editor_steps)
-    save(pipe, arguments.out / "kontext")
+    save(pipe, arguments.out / "kontext", half=[pipe.transformer, pipe.vae])
     print("autoencoder, validation photos:", f"{reconstruction_psnr(vae, held):.2f} dB")
     print("editor, validation photos:", validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False)))
     print(f"{time.monotonic() - started:.0f} s with {torch.get_num_threads()} threads")

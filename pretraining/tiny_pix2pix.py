@@ -6,18 +6,17 @@ are never trained on.
 """
 
 import argparse
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from pretraining.autoencoder import reconstruction_psnr, train_autoencoder
 from pretraining.crops import Crops, load_photos
+from pretraining.editor import optimise, save
 from pretraining.part_edits import PARTS, Textures, clear_crop, corpus, edit_rows, part_edits, part_mask
 from pretraining.pix2pix_components import autoencoder, pipeline
 from rlrefine.data.materials import MATERIALS, TEMPLATES
@@ -91,31 +90,13 @@ def train_editor(
     count: int = 24,
     rate: float = 1.5e-3,
 ) -> None:
-    """AdamW with warm-up and cosine, and the average of the weights at the end."""
-    trained = [pipe.unet, pipe.text_encoder]
-    parameters = [parameter for module in trained for parameter in module.requires_grad_(True).train().parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    ema, generator = EMAModel(parameters, decay=0.998), torch.Generator().manual_seed(seed)
-    started, total, every = time.monotonic(), 0.0, 100
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = (
-            rate * min(1, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
-        )
-        loss = editor_loss(pipe, edits, count, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        ema.step(parameters)
-        total += loss.item()
-        if step % every == every - 1:
-            print(
-                f"editor {step + 1}/{steps}  loss {total / every:.4f}  {time.monotonic() - started:.0f} s", flush=True
-            )
-            total = 0.0
-    ema.copy_to(parameters)
-    for module in trained:
-        module.requires_grad_(False).eval()
+    """UNet and text encoder together."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss_of(_: int) -> Tensor:
+        return editor_loss(pipe, edits, count, generator)
+
+    optimise([pipe.unet, pipe.text_encoder], loss_of, steps=steps, rate=rate)
 
 
 def edit(
@@ -170,15 +151,6 @@ def validate_editor(pipe: StableDiffusionInstructPix2PixPipeline, crops: Crops, 
     }
 
 
-def save(pipe: StableDiffusionInstructPix2PixPipeline, folder: Path) -> None:
-    """Half precision for the large parts; the text encoder stays float32, since transformers loads what it finds."""
-    pipe.unet.half()
-    pipe.vae.half()
-    pipe.save_pretrained(folder)
-    pipe.unet.float()
-    pipe.vae.float()
-
-
 def prepare_autoencoder(crops: Crops, held: Tensor, steps: int) -> AutoencoderKL:
     """Four channels, trained on, and scaled so that its latents have the spread of the noise."""
     images = crops.batch(256, SIZE)
@@ -213,7 +185,7 @@ def main() -> None:
     edits = encoded_edits(vae, Crops(train, arguments.seed + 2), arguments.edits)
     print(f"{arguments.edits} edits made and encoded  {time.monotonic() - started:.0f} s", flush=True)
     train_editor(pipe, edits, steps=arguments.editor_steps, seed=arguments.seed + 3)
-    save(pipe, arguments.out / "pix2pix")
+    save(pipe, arguments.out / "pix2pix", half=[pipe.unet, pipe.vae])
     print("autoencoder, validation photos:", f"{reconstruction_psnr(vae, held):.2f} dB")
     found = validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False))
     print("editor, validation photos:", {name: round(value, 3) for name, value in found.items()})
