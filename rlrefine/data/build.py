@@ -21,7 +21,7 @@ from rlrefine.data.material_rows import MaterialRows
 from rlrefine.data.photo_rows import PhotoRows
 from rlrefine.data.photos import Split
 from rlrefine.data.scene_rows import SceneRows
-from rlrefine.data.sources import PHOTOS, SCENES, DataSource, parse_source
+from rlrefine.data.sources import BUILT_IN, PHOTOS, SCENES, DataSource, parse_source
 from rlrefine.data.wrong_details import RoundTrip
 from rlrefine.errors import UsageError
 from rlrefine.training.publish import publish
@@ -49,6 +49,7 @@ class Kind:
     Args:
         rows: how many there are of each split.
         version: in the name of their folder.
+        made_by: a model whose weights are in that name, too.
         facts: the file with the means that ``write`` gives.
         fact: one of these means in words.
         write: fills a folder with so many rows of a source.
@@ -59,6 +60,7 @@ class Kind:
     facts: str
     fact: str
     write: Callable[[DataSource, tuple[int, int], int, Path], dict[str, float]]
+    made_by: Path | None = None
 
 
 def _write_photos(source: DataSource, size: tuple[int, int], count: int, folder: Path) -> dict[str, float]:
@@ -74,31 +76,40 @@ def _write_materials(source: DataSource, size: tuple[int, int], count: int, fold
     return material_rows.write_rows(MaterialRows(str(source.material), source.split, size), count, folder)
 
 
+KINDS: Mapping[str, Kind] = {
+    PHOTOS: Kind(
+        rows=photo_rows.ROWS,
+        version=f"{VERSION}",
+        made_by=AUTOENCODER,
+        facts="drafts.json",
+        fact="drafts at {:.2f} dB inside the mask",
+        write=_write_photos,
+    ),
+    SCENES: Kind(
+        rows=scene_rows.ROWS,
+        version=f"scenes:{SCENE_VERSION}",
+        facts="drafts.json",
+        fact="drafts at {:.2f} dB",
+        write=_write_scenes,
+    ),
+    **{
+        material: Kind(
+            rows=material_rows.ROWS,
+            version=f"{material}:{MATERIAL_VERSION}",
+            facts="parts.json",
+            fact="{:.0%} of the picture",
+            write=_write_materials,
+        )
+        for material in BUILT_IN
+        if material not in (PHOTOS, SCENES)
+    },
+}
+"""Every kind of built-in rows by what stands before the colon."""
+
+
 def kind_of(source: DataSource) -> Kind:
     """Which kind of built-in rows a source has."""
-    if source.built_in == PHOTOS:
-        return Kind(
-            rows=photo_rows.ROWS,
-            version=f"{VERSION}",
-            facts="drafts.json",
-            fact="drafts at {:.2f} dB inside the mask",
-            write=_write_photos,
-        )
-    if source.built_in == SCENES:
-        return Kind(
-            rows=scene_rows.ROWS,
-            version=f"scenes:{SCENE_VERSION}",
-            facts="drafts.json",
-            fact="drafts at {:.2f} dB",
-            write=_write_scenes,
-        )
-    return Kind(
-        rows=material_rows.ROWS,
-        version=f"{source.built_in}:{MATERIAL_VERSION}",
-        facts="parts.json",
-        fact="{:.0%} of the picture",
-        write=_write_materials,
-    )
+    return KINDS[str(source.built_in)]
 
 
 def rows_of(source: DataSource) -> int:
@@ -108,8 +119,9 @@ def rows_of(source: DataSource) -> int:
 
 def built_in_folder(source: DataSource, size: tuple[int, int]) -> Path:
     """The folder with the rows of a built-in source, made if it is not there."""
-    made_by = _hash_of(AUTOENCODER) if source.built_in == PHOTOS else ""
-    address = f"{kind_of(source).version}:{source.split}:{size}:{rows_of(source)}:{made_by}"
+    kind = kind_of(source)
+    made_by = _hash_of(kind.made_by) if kind.made_by else ""
+    address = f"{kind.version}:{source.split}:{size}:{rows_of(source)}:{made_by}"
     name = f"{source.split}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
     folder = cache_folder() / str(source.built_in) / name
     if not (folder / METADATA).is_file():
