@@ -20,6 +20,7 @@ from rlrefine.errors import RecipeError
 from rlrefine.recipe.json_schema import json_schema
 from rlrefine.recipe.load import check_sections, load_recipe
 from rlrefine.recipe.reading import built_in_recipes, read
+from tests.noise_rows import noise_rows
 
 ROOT = Path(__file__).parent.parent
 WRITTEN = {"recipe_keys.md", "cli.md", *(f"rewards/{name}.md" for name in REWARDS)}  # when the site is built
@@ -187,16 +188,7 @@ run: {{out: {out}, name: worked, trackers: []}}
 
 @pytest.fixture
 def rows(tmp_path):
-    """Four rows of noise with target and mask."""
-    folder, rng, lines = tmp_path / "rows", np.random.default_rng(0), []
-    folder.mkdir()
-    for number in range(4):
-        names = {f"{part}_file_name": f"{number}-{part}.png" for part in ("draft", "target", "mask")}
-        for name in names.values():
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name)
-        lines.append(json.dumps({"prompt": "restore the text", **names}) + "\n")
-    (folder / "metadata.jsonl").write_text("".join(lines))
-    return folder
+    return noise_rows(tmp_path / "rows", 4)
 
 
 @pytest.fixture

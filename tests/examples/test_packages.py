@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.noise_rows import noise_rows
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("my_reward", "my_policy", "my_objective")
@@ -52,19 +52,6 @@ def run(site):
     return call
 
 
-def rows_in(folder, count):
-    """Rows of noise with target and mask."""
-    rng, lines = np.random.default_rng(0), []
-    folder.mkdir()
-    for number in range(count):
-        names = {f"{part}_file_name": f"{number}-{part}.png" for part in ("draft", "target", "mask")}
-        for name in names.values():
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / name)
-        lines.append(json.dumps({"prompt": "restore the text", **names}) + "\n")
-    (folder / "metadata.jsonl").write_text("".join(lines))
-    return folder
-
-
 def test_their_own_tests_pass(run):
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"examples/{name}/tests" for name in EXAMPLES))
     assert done.returncode == 0, done.stdout
@@ -96,7 +83,7 @@ def test_a_policy_a_reward_and_an_objective_of_others_train_together(run, tmp_pa
     pipeline(corpus()).save_pretrained(tmp_path / "fill")
     file = tmp_path / "theirs.yaml"
     file.write_text(RECIPE.format(
-        checkpoint=tmp_path / "fill", rows=rows_in(tmp_path / "rows", 4), heldout=rows_in(tmp_path / "heldout", 2),
+        checkpoint=tmp_path / "fill", rows=noise_rows(tmp_path / "rows", 4), heldout=noise_rows(tmp_path / "heldout", 2),
         out=tmp_path,
     ))  # fmt: skip
     done = run("-m", "rlrefine", "train", str(file))
