@@ -9,6 +9,8 @@ import click
 from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, Commands, reported
 from rlrefine.errors import UsageError
 
+SIZE = (click.IntRange(min=32), click.IntRange(min=32))
+
 
 @click.group(cls=Commands)
 def data() -> None:
@@ -26,7 +28,7 @@ def data() -> None:
 @click.option("--rows", type=click.IntRange(min=1), help="How many rows; by default as many as the recipes use.")
 @click.option(
     "--size",
-    type=(click.IntRange(min=32), click.IntRange(min=32)),
+    type=SIZE,
     default=(64, 64),
     show_default=True,
     help="Height and width.",
@@ -61,7 +63,7 @@ def build_data(source: str, target: Path, rows: int | None, size: tuple[int, int
 @click.option("--metadata", type=click.Path(path_type=Path), help="benchmark.json; by default that in the folder.")
 @click.option(
     "--size",
-    type=(click.IntRange(min=32), click.IntRange(min=32)),
+    type=SIZE,
     default=(1024, 1024),
     show_default=True,
     help="Height and width of the pictures to make.",

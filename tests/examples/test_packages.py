@@ -83,8 +83,8 @@ def test_a_policy_a_reward_and_an_objective_of_others_train_together(run, tmp_pa
     pipeline(corpus()).save_pretrained(tmp_path / "fill")
     file = tmp_path / "theirs.yaml"
     file.write_text(RECIPE.format(
-        checkpoint=tmp_path / "fill", rows=noise_rows(tmp_path / "rows", 4), heldout=noise_rows(tmp_path / "heldout", 2),
-        out=tmp_path,
+        checkpoint=tmp_path / "fill", out=tmp_path,
+        rows=noise_rows(tmp_path / "rows", 4), heldout=noise_rows(tmp_path / "heldout", 2),
     ))  # fmt: skip
     done = run("-m", "rlrefine", "train", str(file))
     assert done.returncode == 0, done.stderr
