@@ -18,6 +18,7 @@ from rlrefine.training.folder import RunFolder
 from rlrefine.training.handover import load_policy, load_weights
 from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import damage, publish, remove, write_text
+from rlrefine.training.timing import Stopwatch
 
 DRAFT, BASE, WRONG_REFERENCE = "draft", "base", "wrong_reference"
 PICTURES = 16
@@ -55,8 +56,11 @@ class HeldOut:
                 remove(place)
             self.engine.wait()
             if not place.exists():
-                table, pictures = self._measure(arm)
+                watch = Stopwatch()
+                with watch.phase("evaluation"):
+                    table, pictures = self._measure(arm)
                 if self.engine.is_main:
+                    self.folder.append_timing({"stage": f"held-out {arm}", "step": 0, **watch.read()})
                     publish(place, lambda partial, table=table, pictures=pictures: _write(partial, table, pictures))
                 self.engine.wait()
             tables[arm] = read_table(place)
