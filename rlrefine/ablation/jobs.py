@@ -113,11 +113,17 @@ def finished_seeds(
 
 
 def jobs_of(recipes: StudyRecipes) -> list[Job]:
-    """In the order in which they would be done one after another; the checkpoint itself is measured once."""
+    """In the order in which they are begun; the checkpoint itself is measured once.
+
+    A shared stage comes before the arms of the seed before its own: no process is idle while it is trained.
+    """
     study = recipes.study
-    trained = [part for part in study.parts if part != UNTRAINED]
-    untrained = [Job(UNTRAINED, study.seeds[0])] if UNTRAINED in study.parts else []
-    return untrained + [Job(part, seed) for seed in study.seeds for part in trained]
+    shared = [Job(study.shared, seed) for seed in study.seeds] if study.shared is not None else []
+    order = ([Job(UNTRAINED, study.seeds[0])] if UNTRAINED in study.parts else []) + shared[:1]
+    for number, seed in enumerate(study.seeds):
+        order += shared[number + 1 : number + 2]
+        order += [Job(part, seed) for part in study.parts if part not in (UNTRAINED, study.shared)]
+    return order
 
 
 def _ready(recipes: StudyRecipes, waiting: Sequence[Job], done: set[Job]) -> list[Job]:

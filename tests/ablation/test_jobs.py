@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,13 @@ def make_together(recipes, job, report):
     make(recipes, job, report)
     if job.part != "sft":
         until(lambda: {f"one-seed-{job.seed}", f"two-seed-{job.seed}"} <= made(recipes.folder))
+
+
+def make_with_the_next(recipes, job, report):
+    """Arms of seed 1 wait for the shared stage of seed 2."""
+    make(recipes, job, report)
+    if job.part != "sft" and job.seed == 1:
+        until(lambda: "sft-seed-2" in made(recipes.folder))
 
 
 def make_troubled(recipes, job, report):
@@ -81,8 +89,17 @@ def lives(pid):
 
 def test_every_part_of_every_seed_is_one_job_and_the_checkpoint_is_measured_once(tmp_path):
     names = [str(job) for job in jobs_of(recipes(tmp_path, "made=[base]"))]
-    assert names == ["base-seed-0", *(f"{part}-seed-{seed}" for seed in (0, 1) for part in ("sft", "one", "two"))]
-    assert len(jobs_of(recipes(tmp_path, "shared=null", "against=[one]"))) == 2 * 2
+    shared, arms = ["sft-seed-0", "sft-seed-1"], [f"{part}-seed-{seed}" for seed in (0, 1) for part in ("one", "two")]
+    assert names == ["base-seed-0", *shared, *arms]
+    alone = jobs_of(recipes(tmp_path, "shared=null", "against=[one]"))
+    assert [str(job) for job in alone] == arms
+
+
+def test_a_shared_stage_is_trained_before_the_arms_of_the_seed_before_its_own(tmp_path):
+    """With one arm for each process, none would be left to train it beside them."""
+    two = recipes(tmp_path)
+    three = replace(two, study=replace(two.study, seeds=(0, 1, 2)))
+    assert sorted(finished_seeds(three, 2, LineReporter(), make=make_with_the_next)) == [0, 1, 2]
 
 
 def test_recipes_reach_another_process_as_they_are(tmp_path):
