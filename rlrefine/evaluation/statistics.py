@@ -90,9 +90,11 @@ def crossed_interval(values_NS: np.ndarray, seed: int = 0) -> Interval:
 def crossed_p(values_NS: np.ndarray, seed: int = 0) -> float:
     """How surely a mean over rows and seeds is not zero: the two-sided p-value of the same resamples.
 
-        p = min(1, 2·(1 + min(#{m ≤ 0}, #{m ≥ 0})) / (1 + resamples))
+        p = min(1, 2·(1 + min(#{m ≤ 0}, #{m ≥ 0})) / (1 + resamples)),   but at least 2^(1 − N)
 
-    With few seeds it is a rough one: of three, all resampled seeds are one and the same in one case of nine.
+    By chance alone N rows agree in their sign so often, which no resample of them shows: fewer than six rows are never
+    sure at 0.05. With few seeds p is a rough one: of three, all resampled seeds are one and the same in one case of
+    nine.
 
     Args:
         values_NS: one difference for each row and seed; a row that lacks one (NaN) takes no part.
@@ -102,7 +104,17 @@ def crossed_p(values_NS: np.ndarray, seed: int = 0) -> float:
     >>> crossed_p(np.zeros((4, 3)))
     1.0
     """
-    return p_of(crossed_means(complete(np.asarray(values_NS, dtype=np.float64)), seed))
+    values_NS = complete(np.asarray(values_NS, dtype=np.float64))
+    return p_of(crossed_means(values_NS, seed), least=sign_p(len(values_NS)))
+
+
+def sign_p(rows: int) -> float:
+    """How often so many rows agree in their sign by chance: no test that assumes nothing of them is surer.
+
+    >>> sign_p(1), sign_p(6)
+    (1.0, 0.03125)
+    """
+    return 0.5 ** (rows - 1)
 
 
 def holm(p_M: Sequence[float]) -> list[float]:
@@ -163,10 +175,14 @@ def ends_of(resampled_K: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def p_of(resampled_K: np.ndarray) -> float:
-    """How surely what was resampled is not zero; see :func:`crossed_p`."""
+def p_of(resampled_K: np.ndarray, least: float) -> float:
+    """How surely what was resampled is not zero; see :func:`crossed_p`.
+
+    Args:
+        least: that so few rows can come to.
+    """
     beyond = min((resampled_K <= 0).sum(), (resampled_K >= 0).sum())
-    return float(min(1.0, 2 * (1 + beyond) / (1 + len(resampled_K))))
+    return max(least, float(min(1.0, 2 * (1 + beyond) / (1 + len(resampled_K)))))
 
 
 def detectable_of(resampled_K: np.ndarray) -> float:

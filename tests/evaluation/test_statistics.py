@@ -72,10 +72,20 @@ def test_equal_calls_give_equal_intervals():
 
 
 def test_p_values_count_resamples_on_the_far_side():
-    # one row, two seeds with −1 and 3: the resampled mean is −1, 1 or 3 with probability ¼, ½, ¼; so p is about 2·¼
-    assert crossed_p(np.array([[-1.0, 3.0]])) == pytest.approx(0.5, abs=0.03)
-    assert crossed_p(np.array([[1.0, 3.0]])) == 2 / (1 + RESAMPLES)  # never zero
-    assert crossed_p(np.array([[-1.0, -3.0]])) == 2 / (1 + RESAMPLES)
+    # equal rows, two seeds with −1 and 3: the resampled mean is −1, 1 or 3 with probability ¼, ½, ¼; so p is about 2·¼
+    rows = np.ones((20, 1))
+    assert crossed_p(rows * [-1.0, 3.0]) == pytest.approx(0.5, abs=0.03)
+    assert crossed_p(rows * [1.0, 3.0]) == 2 / (1 + RESAMPLES)  # never zero
+    assert crossed_p(rows * [-1.0, -3.0]) == 2 / (1 + RESAMPLES)
+
+
+def test_rows_that_agree_by_chance_are_not_sure():
+    # N rows agree in sign with probability 2·2^−N: 1, ½, … 1/16, and from six rows on less than 0.05
+    assert [crossed_p(np.ones((rows, 3))) for rows in (1, 2, 5, 6)] == [1, 1 / 2, 1 / 16, 1 / 32]
+    rng = np.random.default_rng(6)
+    assert not any(crossed_p(rng.normal(size=(rows, 1))) < 0.05 for rows in range(1, 6) for _ in range(10))
+    # negative control: without that rule the resamples of three equal rows would be as sure as can be
+    assert (crossed_means(np.ones((3, 1))) > 0).all()
 
 
 def test_a_p_value_and_its_interval_agree():

@@ -58,6 +58,13 @@ def test_rows_without_a_value_take_no_part():
     assert found == without
 
 
+def test_few_rows_in_their_order_are_so_by_chance():
+    # n rows lie in their order or in the opposite one with probability 2/n!
+    for rows, p in ((2, 1), (3, 1 / 3), (4, 1 / 12), (5, 1 / 60)):
+        number = np.arange(rows)
+        assert trend(number[:, None] * np.ones((1, 3)), number).p == pytest.approx(p)
+
+
 def test_one_number_alone_has_no_trend():
     with pytest.raises(ValueError, match="two different numbers"):
         trend(np.array([[1.0], [2.0], [np.nan]]), np.array([3, 3, 4]))
