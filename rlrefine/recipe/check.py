@@ -26,7 +26,11 @@ from rlrefine.recipe.schema import Recipe, StagePart
 from rlrefine.training.registry import OBJECTIVES
 from rlrefine.training.settings import GrpoSettings, SamplingSettings, SftSettings
 
-RESERVED_LABELS = frozenset({"checkpoint", "draft", "base", "wrong_reference"})
+RESERVED_LABELS = {
+    "stages": frozenset({"checkpoint", "draft", "base", "wrong_reference"}),
+    "rewards": frozenset({"total"}),
+}
+"""By section; the total is what all rewards come to."""
 LOOKED_AT = 1000  # rows of each folder; all of them are when the run starts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -38,17 +42,18 @@ def cross_check(recipe: Recipe, source: Source) -> list[Problem]:
 
 
 def labels(recipe: Recipe) -> Iterator[Finding]:
-    """A stage's label names its folder, its adapter and its arm of the table."""
+    """A stage's label names its folder, its adapter and its arm of the table; a reward's its measures and ablations."""
     if not recipe.stages:
         yield ("stages",), "no stage", "at least one", "for example sft: {objective: sft, …}"
-    for label in recipe.stages:
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", label) or label in RESERVED_LABELS:
-            yield (
-                ("stages", label),
-                repr(label),
-                f"lower-case letters, digits and _, not one of {', '.join(sorted(RESERVED_LABELS))}",
-                "rename the stage",
-            )
+    for section, reserved in RESERVED_LABELS.items():
+        for label in getattr(recipe, section):
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", label) or label in reserved:
+                yield (
+                    (section, label),
+                    repr(label),
+                    f"lower-case letters, digits and _, not one of {', '.join(sorted(reserved))}",
+                    f"rename the {section.removesuffix('s')}",
+                )
 
 
 def beginnings(recipe: Recipe) -> Iterator[Finding]:

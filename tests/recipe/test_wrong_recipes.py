@@ -90,6 +90,8 @@ WRONG = {
     "a size that no token fits": ("data: {", "data: {size: [64, 60], ", "r.yaml:2: data.size: found 64 × 60, expected multiples of 8 pixels for this model; try 64 × 64"),
     "a patch larger than the image": ("patch: 16", "patch: 80", "r.yaml:4: rewards.patch.patch: found 80 pixels, expected no more than the image's 64; make the patch smaller"),
     "a stage label that is no name": ("  sft:", "  draft:", "r.yaml:7: stages.draft: found 'draft', expected lower-case letters, digits and _, not one of base, checkpoint, draft, wrong_reference; rename the stage"),
+    "a reward that is called as all together": ("  pixel:", "  total:", "r.yaml:5: rewards.total: found 'total', expected lower-case letters, digits and _, not one of total; rename the reward"),
+    "a reward label that no arm could be named by": ("  pixel:", "  <b>Pixel:", "r.yaml:5: rewards.<b>Pixel: found '<b>Pixel', expected lower-case letters, digits and _, not one of total; rename the reward"),
     "reading the environment": ("lr: 1.0e-3", "lr: '${oc.env:HOME}'", "r.yaml:7: stages.sft.optimizer.lr: found '${oc.env:HOME}', expected a reference to another key such as ${run.seed}; a recipe cannot read the environment or call functions"),
     "a reference to nothing": ("steps: 20", "steps: '${run.steps}'", "r.yaml:7: stages.sft.steps: found Interpolation key 'run.steps' not found, expected a reference that stages.sft.steps can follow"),
     "a list of another length": ("data: {", "data: {size: [64, 64, 3], ", "r.yaml:2: data.size: found 3 values, expected 2"),
