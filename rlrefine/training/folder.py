@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,7 @@ class RunFolder:
 
     def read_notes(self, stage: str) -> list[str]:
         """What was written down of a stage, each line once."""
-        lines = self.notes.read_text(encoding="utf-8").splitlines() if self.notes.is_file() else []
-        records = [json.loads(line) for line in lines]
+        records = complete_lines(self.notes)
         return list(dict.fromkeys(record["note"] for record in records if record["stage"] == stage))
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -204,6 +203,13 @@ class RunFolder:
                 break
             kept.append(record)
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def complete_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines, if there is one, but for those that a kill cut off."""
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def _append(file: Path, record: Mapping[str, Any]) -> None:

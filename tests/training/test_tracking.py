@@ -197,3 +197,6 @@ def test_notes_are_of_a_stage_and_said_once(tmp_path):
     for stage, text in (("sft", "a"), ("grpo", "b"), ("sft", "a"), ("sft", "c")):
         folder.append_note(stage, text)
     assert folder.read_notes("sft") == ["a", "c"]
+    with open(folder.notes, "a") as stream:
+        stream.write('{"stage": "sft", "no')  # a kill
+    assert folder.read_notes("sft") == ["a", "c"]
