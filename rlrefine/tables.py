@@ -28,10 +28,15 @@ def columns(lines: Sequence[Line], left: Sequence[int] | None = (0,)) -> str:
 def markdown(head: Line, lines: Sequence[Line]) -> str:
     """A table in Markdown; what a cell may not hold there is written in another way.
 
-    >>> print(markdown(["arm", "dB"], [["a|b", "1.0"]]), end="")
+    >>> print(markdown(["arm", "dB"], [["a|b\\n<i>", "1.0"]]), end="")
     | arm | dB |
     | --- | --- |
-    | a∣b | 1.0 |
+    | a∣b &lt;i> | 1.0 |
     """
     rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |\n" for row in rows)
+    return "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+
+
+def _cell(text: str) -> str:
+    """On one line, without an end of the cell, and without the begin of an HTML element."""
+    return " ".join(text.split()).replace("|", "∣").replace("<", "&lt;")

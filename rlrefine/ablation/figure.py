@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rlrefine.ablation.table import SURE
+from rlrefine.ablation.table import SURE, shared_by
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
-from rlrefine.report.table import COLUMNS
+from rlrefine.report.table import main_columns
 
 
 def forest(summary: Mapping[str, Any], reference: str) -> str:
@@ -15,11 +15,11 @@ def forest(summary: Mapping[str, Any], reference: str) -> str:
     The thin line is the interval over rows and seeds, the thick one that over rows alone.
     """
     entries = summary["against"][reference]
-    names = [name for name in COLUMNS if all(name in measures for measures in entries.values())]
-    with figure(8.4, 1.0 + 0.26 * len(entries), len(names), sharey=True) as (drawn, panels):
-        for axes, name, colour in zip(panels, names, COLOURS, strict=False):
+    titles = main_columns(shared_by(entries.values()))
+    with figure(8.4, 1.0 + 0.26 * len(entries), max(1, len(titles)), sharey=True) as (drawn, panels):
+        for axes, (name, title), colour in zip(panels, titles.items(), COLOURS, strict=False):
             _panel(axes, {other: measures[name] for other, measures in entries.items()}, colour)
-            axes.set_title(COLUMNS[name], color=INK, fontsize=9, loc="left")
+            axes.set_title(title, color=INK, fontsize=9, loc="left")
         drawn.suptitle(f"difference to {reference}, 95 %", color=INK, fontsize=9, x=0.01, ha="left")
         return saved(drawn).decode()
 

@@ -9,13 +9,13 @@ from PIL import Image
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import PICTURES
-from rlrefine.ablation.table import DETAILS, SURE, details, groups_lines, unmarked
+from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, details, groups_lines, unmarked
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.report.html import Album, render
-from rlrefine.report.table import COLUMNS
+from rlrefine.report.table import main_columns
 
 SIDE = 192  # pixels of a picture on the page, at most
 
@@ -36,8 +36,10 @@ def page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: P
         verdict=[line for reference in summary["against"] for line in verdict(summary, reference)],
         comparisons=[_comparison(summary, reference, album) for reference in summary["against"]],
         columns=list(DETAILS[1:]),
+        caution=ONE_SEED if len(summary["seeds"]) == 1 else "",
         arms=[_arm(name, arm) for name, arm in summary["arms"].items()],
         pictures=list(_pictures(rows, folders, album)),
+        full=album.full,
         recipes=[_recipe(recipes.folder / "recipes" / f"{name}.yaml", name) for name in study.arms],
     )
 
@@ -46,13 +48,13 @@ def verdict(summary: Mapping[str, Any], reference: str) -> list[str]:
     """Which arms surely differ from one, in words, measure by measure; and that none does, if none does."""
     lines = []
     for other, measures in summary["against"][reference].items():
-        for name in (name for name in COLUMNS if name in measures):
+        for name, title in main_columns(measures).items():
             entry = measures[name]
             if entry["p_holm"] < SURE:
                 word = "above" if entry["mean"] > 0 else "below"
                 ends = interval_of(entry)
                 size = f"{abs(ends.mean):.3f} ({ends.low:+.3f} to {ends.high:+.3f})"
-                lines.append(f"{other} is surely {word} {reference} in {COLUMNS[name]}: by {size}")
+                lines.append(f"{other} is surely {word} {reference} in {title}: by {size}")
     return lines or [f"no arm surely differs from {reference} in the main measures"]
 
 

@@ -2,11 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of
-from rlrefine.report.table import COLUMNS, PART
+from rlrefine.report.table import PART, main_columns
 from rlrefine.tables import columns, markdown
 
 SURE = 0.05
@@ -19,6 +19,7 @@ NOTE = (
     "and seeds for the method; \\* is p < 0.05 of the latter, adjusted for all comparisons of a measure (Holm). "
     "† held out: no arm learns from it.\n"
 )
+ONE_SEED = "One seed: what is sure is so of these trained models; of the method it says nothing."
 
 GROUPS_NOTE = (
     "By {column}: each difference with its interval over rows, then that over rows and seeds; \\* is adjusted for all "
@@ -48,10 +49,10 @@ def costs_table(summary: Mapping[str, Any]) -> str:
 def measures_of(summary: Mapping[str, Any]) -> dict[str, str]:
     """Every measure with its title: those of the main tables, each reward by itself, and all others."""
     measured = {name: None for arm in summary["arms"].values() for name in arm["measures"]}
-    parts = [name for name in measured if name.startswith(PART) and name not in COLUMNS]
-    others = [name for name in measured if name not in COLUMNS and name not in parts]
-    titles = {name: name.removeprefix(PART) for name in parts} | {name: name.replace("_", " ") for name in others}
-    found = {name: title for name, title in COLUMNS.items() if name in measured} | titles
+    main = main_columns(measured)
+    parts = [name for name in measured if name.startswith(PART) and name not in main]
+    others = [name for name in measured if name not in main and name not in parts]
+    found = main | {name: name.removeprefix(PART) for name in parts} | {name: name.replace("_", " ") for name in others}
     marked = summary.get("held_out", ())
     return {name: f"{title} {HELD_OUT}" if name in marked else title for name, title in found.items()}
 
@@ -182,7 +183,7 @@ def unmarked(lines: Sequence[Sequence[str]]) -> list[list[str]]:
 def differences_table(summary: Mapping[str, Any], reference: str) -> str:
     """How far every other arm is from one of them, with 95 % intervals over rows and seeds."""
     entries = summary["against"][reference]
-    names = [name for name in COLUMNS if any(name in measures for measures in entries.values())]
+    names = main_columns({name for measures in entries.values() for name in measures})
     rows = [[f"`{other}`", *(_cell(measures.get(name)) for name in names)] for other, measures in entries.items()]
     titles = measures_of(summary)
     return markdown([f"− `{reference}`", *(titles[name] for name in names)], rows)
@@ -191,9 +192,18 @@ def differences_table(summary: Mapping[str, Any], reference: str) -> str:
 def values_table(summary: Mapping[str, Any]) -> str:
     """What each arm reached."""
     arms = summary["arms"]
-    names = [name for name in COLUMNS if all(name in arm["measures"] for arm in arms.values())]
-    rows = [[f"`{arm}`", *(_plain(name, entry["measures"][name]) for name in names)] for arm, entry in arms.items()]
-    return markdown(["arm", *(COLUMNS[name] for name in names)], rows)
+    titles = main_columns(shared_by([arm["measures"] for arm in arms.values()]))
+    rows = [[f"`{arm}`", *(_plain(name, entry["measures"][name]) for name in titles)] for arm, entry in arms.items()]
+    return markdown(["arm", *titles.values()], rows)
+
+
+def shared_by(several: Collection[Mapping[str, Any]]) -> list[str]:
+    """The measures that all of several arms have.
+
+    >>> shared_by([{"psnr": 1, "reward_total": 2}, {"psnr": 3}])
+    ['psnr']
+    """
+    return [name for name in next(iter(several), ()) if all(name in measures for measures in several)]
 
 
 def render(summary: Mapping[str, Any]) -> str:
@@ -207,8 +217,10 @@ def render(summary: Mapping[str, Any]) -> str:
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
+    if not summary["against"]:
+        return []
     divided = [GROUPS_NOTE.format(column=summary["by"]["column"])] if "by" in summary else []
-    return [NOTE, *divided] if summary["against"] else []
+    return [NOTE, *divided, *([f"{ONE_SEED}\n"] if len(summary["seeds"]) == 1 else [])]
 
 
 def _heading(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import linregress
 
 from rlrefine.report.curves import FAILED, Records, percent
+from rlrefine.report.table import has_masks
 
 WATCHED = {
     "psnr_in_mask": "PSNR inside the mask",
@@ -18,7 +19,7 @@ WATCHED = {
     "draft_psnr_outside_mask": "PSNR to the draft outside the mask",
     "reward_total": "reward",
 }
-"""Measures of which more is better, on rows that are not trained on."""
+"""Measures of which more is better, on rows that are not trained on; without masks PSNR as a whole, too."""
 
 ENOUGH = 4  # steps, of which less says nothing
 SURE = 0.05  # p-value of a slope
@@ -64,7 +65,8 @@ def reward_against_validation(records: Records, prompts_per_step: int) -> Iterat
     line: Any = linregress(np.arange(len(reward)), reward)
     if line.slope <= 0 or line.pvalue >= SURE:
         return
-    for name, words in WATCHED.items():
+    masked = has_masks([name for record in records for name in record])
+    for name, words in (WATCHED if masked else {"psnr": "PSNR"} | WATCHED).items():
         looks = series(records, f"validation/{name}")
         if len(looks) > 1 and looks[0] - looks[-1] > FALL * abs(looks[0]):
             yield Alarm(

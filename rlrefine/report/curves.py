@@ -30,6 +30,7 @@ class Line:
 
 FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss",)),
+    ("validation: PSNR, dB", ("validation/psnr",)),
     ("validation: PSNR inside the mask, dB", ("validation/psnr_in_mask",)),
     ("validation: PSNR to the draft outside the mask, dB", ("validation/draft_psnr_outside_mask",)),
     ("validation: reward", ("validation/reward_total",)),

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 
 INK = "#7a8290"
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6")
-STYLE: dict[Any, Any] = {"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK}
+STYLE: dict[Any, Any] = {
+    **{"svg.hashsalt": "rlrefine", "svg.fonttype": "none", "font.size": 9, "text.color": INK},
+    "text.parse_math": False,  # a $ in a name is a $
+}
 
 
 @contextmanager

@@ -42,10 +42,13 @@ class Album:
 
     Args:
         room: characters for all of them.
+
+    Attributes:
+        full: whether something has found no room.
     """
 
     def __init__(self, room: int = LARGEST) -> None:
-        self.room = room
+        self.room, self.full = room, False
 
     def picture(self, image: Image.Image, side: int) -> str | None:
         """A picture, made smaller where it is larger than ``side``; none where there is no more room."""
@@ -64,6 +67,7 @@ class Album:
         """Any image, as a data URL."""
         url = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
         if len(url) > self.room:
+            self.full = True
             return None
         self.room -= len(url)
         return url

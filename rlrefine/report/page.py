@@ -36,8 +36,9 @@ def page(runs: Sequence[ShownRun]) -> str:
         verdict=[*_verdicts(runs, results), _counted(sum(map(len, found.values())))],
         alarms=[{"run": name, "stage": label, "alarm": alarm} for name, of in found.items() for label, alarm in of],
         held_out=[_table(name, summary) for name, summary in results.items()],
+        cards=cards(runs, album),  # they come first on the page, and where room is short
         stages=[_stage(runs, label, album) for label in _stages(runs)],
-        cards=cards(runs, album),
+        full=album.full,
         times=[_times(run) for run in runs],
         licences=_licences(runs),
         made=[_made(run) for run in runs],

@@ -1,6 +1,6 @@
 """The held-out table as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of, summarize
@@ -14,8 +14,25 @@ COLUMNS = {
     "draft_psnr_outside_mask": "outside, dB",
     "reward_total": "reward",
 }
+WHOLE = {"psnr": "PSNR, dB", "draft_psnr": "PSNR to the draft, dB"}
+"""Of rows without masks, of which nothing is known inside and outside."""
 PART = "reward_"
 """Begins the name of what one reward measured, before its label."""
+
+
+def main_columns(measured: Collection[str]) -> dict[str, str]:
+    """The measures of the main tables, as far as they are there, with their titles.
+
+    >>> main_columns(["psnr", "ssim", "psnr_in_mask"]), main_columns(["psnr", "reward_total"])
+    ({'psnr_in_mask': 'PSNR inside mask, dB'}, {'psnr': 'PSNR, dB', 'reward_total': 'reward'})
+    """
+    wanted = COLUMNS if has_masks(measured) else WHOLE | COLUMNS
+    return {name: title for name, title in wanted.items() if name in measured}
+
+
+def has_masks(measured: Collection[str]) -> bool:
+    """Whether measures tell what is inside of a mask from what is outside."""
+    return any(name.endswith("_mask") for name in measured)
 
 
 def held_out_table(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -43,7 +60,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
 def blocks(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Measures and their titles: those of the main table, then each reward by itself where there are several."""
     measured = {name for measures in summary["arms"].values() for name in measures}
-    main = {name: title for name, title in COLUMNS.items() if name in measured}
+    main = main_columns(measured)
     parts = [name for name in next(iter(summary["arms"].values())) if name.startswith(PART) and name != "reward_total"]
     return [main, {name: name.removeprefix(PART) for name in parts}] if len(parts) > 1 else [main]
 

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from rlrefine.evaluation.statistics import CONFIDENCE, sign_p
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.recipe.schema import Recipe
+from rlrefine.report.table import has_masks
 
 NOUNS = {
     "psnr_in_mask": "dB inside the mask",
@@ -16,7 +18,7 @@ NOUNS = {
 def verdict(summary: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Two lines at most: the last stage against the model as it was, and against the stage that it began with.
 
-    A difference whose interval holds zero is called open.
+    A difference is called open whose interval holds zero, or that is of too few rows.
     """
     arms = list(summary["arms"])
     finished = [label for label in recipe.stages if label in arms]
@@ -29,7 +31,8 @@ def verdict(summary: Mapping[str, Any], recipe: Recipe) -> list[str]:
 
 def _moves(measures: Mapping[str, Any]) -> list[str]:
     """How each of the main measures moved."""
-    return [moved(measures[name], noun) for name, noun in NOUNS.items() if name in measures] or ["no common measure"]
+    nouns = NOUNS if has_masks(measures) else {"psnr": "dB"} | NOUNS
+    return [moved(measures[name], noun) for name, noun in nouns.items() if name in measures] or ["no common measure"]
 
 
 def moved(entry: Mapping[str, Any], noun: str) -> str:
@@ -41,6 +44,7 @@ def moved(entry: Mapping[str, Any], noun: str) -> str:
     'may differ by +0.500 dB (-0.250 to +1.250)'
     """
     found = interval_of(entry)
-    word = "gains" if found.low > 0 else "loses" if found.high < 0 else "may differ by"
+    known = sign_p(found.n) < 1 - CONFIDENCE
+    word = "gains" if known and found.low > 0 else "loses" if known and found.high < 0 else "may differ by"
     size = f"{found.mean:+.3f}" if word == "may differ by" else f"{abs(found.mean):.3f}"
     return f"{word} {size} {noun} ({found.low:+.3f} to {found.high:+.3f})"

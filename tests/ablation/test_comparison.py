@@ -1,15 +1,19 @@
 """The table of a study, from values that are made by hand."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
+from rlrefine.ablation.page import verdict
 from rlrefine.ablation.runs import Cost, Measured
 from rlrefine.ablation.study import Study
 from rlrefine.ablation.table import (
+    MARK,
+    ONE_SEED,
     as_csv,
     costs_table,
     details_table,
@@ -158,19 +162,69 @@ def test_rows_that_a_reward_failed_on_take_no_part():
     assert "| `other` |  |  |" in differences_table(found, "sft")
 
 
-def test_the_tables_say_what_was_found(summary):
+def test_the_tables_say_what_was_found():
+    values = {"sft": SFT, "plain": PLAIN, "other": OTHER, "copy": PLAIN}
+    summary = compare(STUDY, runs(**{name: np.tile(each, 6) for name, each in values.items()}), {"kept"})
     assert values_table(summary).splitlines()[2] == "| `sft` | 5.50 | 0.550 |"
     lines = differences_table(summary, "sft").splitlines()
     assert lines[0] == "| − `sft` | PSNR inside mask, dB † | reward |"
     assert lines[2] == "| `plain` | +1.000 [+1.000, +1.000]\\* | +0.100 [+0.100, +0.100]\\* |"
-    assert lines[3].endswith("| +0.050 [+0.000, +0.200] |")  # a resample may hold the first seed's second row alone
-    assert render(summary).startswith("rows: 2, seeds: 0, 1\n")
+    assert "+0.050 [+0.000, +0.1" in lines[3]  # a resample may hold the second seed alone, which gains nothing
+    assert render(summary).startswith("rows: 12, seeds: 0, 1\n")
     line = details_table(summary, "sft").splitlines()[3]
     shown = (
         "| `plain` | reward | +0.100\\* | [+0.100, +0.100] | [+0.100, +0.100] | 0.001 | 100 % | 0.000 | +0.100 +0.100 |"
     )
     assert line == shown
     assert "− sft  measure" in in_columns(summary)
+
+
+def test_two_rows_are_never_sure_whatever_they_say(summary):
+    entry = summary["against"]["sft"]["plain"]["reward_total"]
+    assert (entry["low"], entry["p"]) == (pytest.approx(0.1), 0.5)  # two rows agree by chance in every second case
+    assert MARK not in differences_table(summary, "sft")
+
+
+def test_one_seed_speaks_for_its_models_alone(summary):
+    alone = compare(STUDY, runs(sft=SFT[:1], plain=PLAIN[:1], other=OTHER[:1], copy=PLAIN[:1]))
+    assert alone["seeds"] == [0]
+    assert ONE_SEED in render(alone)
+    assert ONE_SEED in in_columns(alone)
+    assert ONE_SEED not in render(summary)
+
+
+def pair(**tables):
+    """A study of two arms with one seed, the first of which the other is compared with."""
+    first = next(iter(tables))
+    study = Study(base="", stage="", seeds=(0,), against=(first,), arms={name: {} for name in tables})
+    return compare(study, [Measured(name=name, seed=0, table=table) for name, table in tables.items()])
+
+
+def test_rows_without_masks_are_compared_by_psnr():
+    summary = pair(plain={"psnr": [20.0] * 8, "ssim": [0.5] * 8}, other={"psnr": [21.0] * 8, "ssim": [0.5] * 8})
+    head, _, line = differences_table(summary, "plain").splitlines()
+    assert head == "| − `plain` | PSNR, dB † |"
+    assert line == f"| `other` | +1.000 [+1.000, +1.000]{MARK} |"
+    assert ">PSNR, dB<" in forest(summary, "plain")
+    assert verdict(summary, "plain") == ["other is surely above plain in PSNR, dB: by 1.000 (+1.000 to +1.000)"]
+
+
+def test_an_arm_of_which_nothing_is_known_has_no_point():
+    summary = pair(plain={"reward_total": [0.5] * 4}, other={"reward_total": [float("nan")] * 4})
+    assert summary["against"]["plain"] == {"other": {}}
+    assert "reward" not in forest(summary, "plain").partition("difference to")[2]
+    assert "| `other` |" in differences_table(summary, "plain")
+    assert verdict(summary, "plain") == ["no arm surely differs from plain in the main measures"]
+
+
+def test_words_of_a_user_stay_in_their_cell():
+    study = replace(STUDY, arms={**STUDY.arms, "plain": {"about": 'as it | is\n<script>, "here"'}})
+    lines = costs_table(compare(study, runs(sft=SFT, plain=PLAIN, other=OTHER, copy=PLAIN))).splitlines()
+    assert len(lines) == 2 + 3
+    assert lines[2].startswith('| `plain` | as it ∣ is &lt;script>, "here" | 0.0015 | 8 |')
+    odd = pair(plain={"a,b|c": [0.5] * 4}, other={"a,b|c": [0.6] * 4})
+    assert [line["measure"] for line in csv.DictReader(as_csv(odd).splitlines())] == ["a,b|c"]
+    assert {line.count("|") for line in details_table(odd, "plain").splitlines()} == {10}
 
 
 def test_a_script_reads_every_number_unrounded(summary):

@@ -1,8 +1,16 @@
 """The page of a study: whole, escaped, without a network, and small whatever the pictures are."""
 
-import pytest
+from dataclasses import replace
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from rlrefine.ablation.comparison import compare
+from rlrefine.ablation.groups import divide
 from rlrefine.ablation.page import page, verdict
+from rlrefine.ablation.runs import Measured
+from rlrefine.ablation.table import ONE_SEED
 from rlrefine.report.html import Album
 from tests.ablation.studies import draw, make_study
 from tests.report.runs import EVIL
@@ -41,6 +49,43 @@ def test_large_pictures_are_made_smaller_and_rows_left_out_that_do_not_fit(study
     assert len(whole) < 3 * 6 * 4 / 3 * (192 * 192 * 3) + 200_000  # photographs of 192 × 192, in base64
     monkeypatch.setattr(Album.__init__, "__defaults__", (300_000,))
     assert len(Page(page(recipes, summary, rows, place)).images) < 1 + 3 * 6
+
+
+def test_eleven_arms_and_three_seeds_fit_into_one_page(study):
+    """All that a page holds besides pictures: every table by two arms and six groups, and the overlay of each arm."""
+    recipes, _, rows, place = study
+    names = [f"arm_{number}" for number in range(11)]
+    wide = replace(
+        recipes.study,
+        shared=None,
+        made=(),
+        seeds=(0, 1, 2),
+        against=tuple(names[:2]),
+        arms={name: {} for name in names},
+    )
+    rng = np.random.default_rng(0)
+    measured = [
+        Measured(name=name, seed=seed, table={m: list(rng.normal(size=64)) for m in ("psnr_in_mask", "reward_total")})
+        for name in names
+        for seed in wide.seeds
+    ]
+    groups = divide([{"kind": number % 6} for number in range(64)], "kind")
+    recipes = replace(recipes, study=wide, arms=dict.fromkeys(names, recipes.base))
+    for name in names:
+        (recipes.folder / "recipes" / f"{name}.yaml").write_text(f"# {EVIL}\n" * 100)
+        (place / recipes.measured_as(name, 0)).mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            pixels = rng.integers(0, 256, (512, 512, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / recipes.measured_as(name, 0) / f"{number:03d}.png", compress_level=1)
+    text = page(recipes, compare(wide, measured, (), groups), rows, place)
+    assert len(text.encode()) < 10e6
+    assert len(Page(text).images) == 2 + 3 * (1 + 11 + 1)  # two figures; rows by draft, arms and target
+
+
+def test_one_seed_is_said_at_the_top(study):
+    recipes, summary, rows, place = study
+    assert ONE_SEED not in page(recipes, summary, rows, place)
+    assert ONE_SEED in page(recipes, {**summary, "seeds": [0]}, rows, place)
 
 
 def test_an_arm_without_pictures_has_an_empty_place(study):

@@ -40,6 +40,12 @@ def test_reward_up_and_validation_down(reward, last, expected):
     assert titles(looked(stage(**{"reward/total": reward}), 18.0, last)) == expected
 
 
+def test_without_masks_psnr_as_a_whole_is_watched():
+    records = stage(**{"reward/total": rising})
+    assert titles(looked(records, 18.0, 17.0, "psnr")) == ["train reward up, validation down"]
+    assert titles(looked(records, 18.0, 18.5)) == []  # with masks it is known where it fell
+
+
 def test_what_fell_is_named():
     (alarm,) = alarms(looked(stage(**{"reward/total": rising}), 0.5, 0.4, "reward_total"), 4)
     # quarters of twelve: steps 0 to 2 and 9 to 11, means of 0.1·step + 0.01·(±1): 0.1 ± 0.003, 1.0 ∓ 0.003

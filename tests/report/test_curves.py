@@ -37,6 +37,12 @@ def test_a_seventh_run_is_not_dropped():
     assert ">run-6<" in svg
 
 
+def test_a_dollar_in_a_name_is_no_formula():
+    runs = {name: [{"step": s, "loss": float(s)} for s in range(3)] for name in ("$a^", "b")}
+    (svg,) = stage_curves(runs).values()
+    assert ">$a^<" in svg
+
+
 def test_a_long_line_keeps_its_mean():
     values = np.random.default_rng(0).normal(size=9000)
     found = thinned(list(values))

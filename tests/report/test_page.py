@@ -150,11 +150,21 @@ def test_large_pictures_are_made_smaller_and_left_out_where_they_do_not_fit(rows
     small = page([run])
     assert len(small) < 300_000
     assert Page(small).open == []
+    assert "Some pictures or curves are left out" in small
+    assert "left out" not in whole
 
 
-SURE = {"psnr_in_mask": [1.0, 2.0, 3.0], "reward_total": [0.0, 1.0, 2.0]}
-BETTER = {"psnr_in_mask": [3.0, 4.0, 5.0], "reward_total": [-1.0, 1.0, 3.0]}
-WORSE = {"psnr_in_mask": [2.0, 3.0, 4.0], "reward_total": [0.0, 1.0, 2.0]}
+def test_where_room_is_short_before_and_after_come_first(rows, tmp_path, monkeypatch):
+    run = make_run(tmp_path, rows)
+    monkeypatch.setattr(Album.__init__, "__defaults__", (220_000,))
+    text = page([run])
+    assert text.count('type="range"') == 2
+    assert "Some pictures or curves are left out" in text
+
+
+SURE = {"psnr_in_mask": [1.0, 2.0, 3.0] * 2, "reward_total": [0.0, 1.0, 2.0] * 2}
+BETTER = {"psnr_in_mask": [3.0, 4.0, 5.0] * 2, "reward_total": [-1.0, 1.0, 3.0] * 2}
+WORSE = {"psnr_in_mask": [2.0, 3.0, 4.0] * 2, "reward_total": [0.0, 1.0, 2.0] * 2}
 
 
 def test_the_verdict_calls_open_what_is_open(finished):
@@ -163,6 +173,18 @@ def test_the_verdict_calls_open_what_is_open(finished):
     assert lines[0].startswith("grpo against draft: gains 1.000 dB inside the mask (+1.000 to +1.000)")
     assert lines[1].startswith("grpo against sft: loses 1.000 dB inside the mask")
     assert ", may differ by +0.000 of reward" in lines[1]
+
+
+def test_the_verdict_calls_nothing_sure_of_five_rows(finished):
+    five = [{name: values[:5] for name, values in table.items()} for table in (SURE, BETTER)]
+    (line,) = verdict(summarize(dict(zip(("draft", "sft"), five, strict=True))), finished.recipe)
+    assert line.startswith("sft against draft: may differ by +2.000 dB inside the mask (+2.000 to +2.000)")
+
+
+def test_the_verdict_without_masks_speaks_of_psnr(finished):
+    whole = [{"psnr": table["psnr_in_mask"]} for table in (SURE, BETTER)]
+    (line,) = verdict(summarize(dict(zip(("draft", "sft"), whole, strict=True))), finished.recipe)
+    assert line == "sft against draft: gains 2.000 dB (+2.000 to +2.000)"
 
 
 def test_the_verdict_of_drafts_alone_says_so(finished):

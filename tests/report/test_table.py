@@ -16,6 +16,14 @@ def test_each_reward_has_a_column_of_its_own_where_there_are_several():
     assert difference.split("  ")[1:] == ["+0.250 [+0.250, +0.250]", "+0.000 [+0.000, +0.000]"]
 
 
+def test_rows_without_masks_are_told_by_psnr():
+    whole = {"psnr": [20.0, 22.0], "ssim": [0.5, 0.5]}
+    main, _ = render(summarize({"base": whole | REWARDS, "grpo": whole | REWARDS})).split("\n\n")
+    assert "  PSNR, dB  " in main.splitlines()[1]
+    assert "21.000 [20.000, 22.000]" in main
+    assert "PSNR, dB" not in render(summarize({arm: table | {"psnr": [1.0, 2.0]} for arm, table in TABLES.items()}))
+
+
 def test_a_single_reward_is_not_shown_twice():
     alone = {arm: {name: table[name] for name in ("reward_total", "reward_near")} for arm, table in TABLES.items()}
     assert "near" not in render(summarize(alone))
