@@ -8,7 +8,7 @@ from typing import Any
 from rlrefine.ablation.comparison import compare
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.groups import Groups, divide
-from rlrefine.ablation.jobs import finished_seeds
+from rlrefine.ablation.jobs import finished_seeds, in_turn
 from rlrefine.ablation.page import page
 from rlrefine.ablation.rates import at_rates
 from rlrefine.ablation.recipes import StudyRecipes, read_recipes
@@ -34,14 +34,14 @@ def run_study(
         jobs: so many arms at a time, each in a process of its own with one thread.
 
     Raises:
-        RlrefineError: whatever stops it; the same call goes on from there.
+        RlrefineError: whatever stops it, or at the end what stopped some arms; the same call goes on from there.
     """
     recipes = read_recipes(study, folder, overrides)
     recipes = at_rates(recipes) if rates else recipes
     runs, done, summary = StudyRuns(recipes=recipes, report=report), list[Measured](), dict[str, Any]()
     groups = _groups(runs)
     clear_leftovers(runs.place)
-    for seed in recipes.study.seeds if jobs == 1 else _at_once(runs, jobs):
+    for seed in in_turn(recipes, report, runs.make) if jobs == 1 else _at_once(runs, jobs):
         done += runs.of_seed(seed)
         summary = compare(recipes.study, done, recipes.trained, groups)
         _write(recipes, runs, summary, "rates-" if rates else "")

@@ -1,6 +1,6 @@
-"""Several arms at a time, each in a process of its own with one thread; what they leave on disk is the study's.
+"""The arms of a study one after another, or several at a time, each in a process of its own with one thread.
 
-No torch here: a process sets its threads before it loads any.
+What they leave on disk is the study's. No torch here: a process sets its threads before it loads any.
 """
 
 import os
@@ -66,6 +66,37 @@ def make(recipes: StudyRecipes, job: Job, report: Reporter) -> None:
     StudyRuns(recipes=recipes, report=report).make(job.part, job.seed)
 
 
+def in_turn(recipes: StudyRecipes, report: Reporter, make: Callable[[str, int], object]) -> Iterator[int]:
+    """Do all jobs of a study here, one after another, and give each seed as soon as all of its own are done.
+
+    One that fails stops no other, as long as it is told in words; what is a bug is raised at once.
+
+    Args:
+        make: trains and measures a part of the study with a seed.
+
+    Raises:
+        ArmsFailedError: at the end, if any failed.
+    """
+    everything, done, failed = jobs_of(recipes), set[Job](), dict[Job, Failure]()
+    seeds, waiting = list(recipes.study.seeds), list(everything)
+    while ready := _ready(recipes, waiting, done):
+        job = ready[0]
+        waiting.remove(job)
+        try:
+            make(job.part, job.seed)
+        except Exception as error:
+            code = getattr(error, "exit_code", None)
+            if code is None:
+                raise
+            failed[job] = Failure(str(error), code)
+            report.say(f"study: {job} failed: {error}")
+        else:
+            done.add(job)
+            yield from _complete(seeds, everything, done)
+    if failed:
+        raise _error(failed, len(everything), len(waiting))
+
+
 def finished_seeds(
     recipes: StudyRecipes,
     at_once: int,
@@ -90,9 +121,7 @@ def finished_seeds(
     waiting = [job for job in everything if job not in done]
     try:
         while True:
-            for seed in [seed for seed in seeds if done.issuperset(job for job in everything if job.seed == seed)]:
-                seeds.remove(seed)
-                yield seed
+            yield from _complete(seeds, everything, done)
             for job in _ready(recipes, waiting, done)[: at_once - len(running)]:
                 waiting.remove(job)
                 running.update([_begin(recipes, job, make)])
@@ -124,6 +153,13 @@ def jobs_of(recipes: StudyRecipes) -> list[Job]:
         order += shared[number + 1 : number + 2]
         order += [Job(part, seed) for part in study.parts if part not in (UNTRAINED, study.shared)]
     return order
+
+
+def _complete(seeds: list[int], everything: Sequence[Job], done: set[Job]) -> Iterator[int]:
+    """Take out the seeds whose jobs are all done."""
+    for seed in [seed for seed in seeds if done.issuperset(job for job in everything if job.seed == seed)]:
+        seeds.remove(seed)
+        yield seed
 
 
 def _ready(recipes: StudyRecipes, waiting: Sequence[Job], done: set[Job]) -> list[Job]:

@@ -11,11 +11,13 @@ import yaml
 from rlrefine.ablation.made import with_made_arms
 from rlrefine.ablation.study import UNTRAINED, Study, nested, parse_value
 from rlrefine.errors import UsageError
-from rlrefine.recipe.arithmetic import step_cost
-from rlrefine.recipe.load import load_recipe
+from rlrefine.recipe.arithmetic import stage_steps, step_cost
+from rlrefine.recipe.lineage import lineage
+from rlrefine.recipe.load import load_recipe, load_resolved
 from rlrefine.recipe.paths import with_absolute_paths
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.schema import Recipe, StagePart
+from rlrefine.runs import RESOLVED, is_run
 from rlrefine.training.settings import SamplingSettings
 
 RUNS, RECIPES = "runs", "recipes"
@@ -43,11 +45,12 @@ class StudyRecipes:
 
     @property
     def trained(self) -> frozenset[str]:
-        """Labels of what some arm learns from: of a reward that counts, and of a measure that is the same by its name
-        and settings.
+        """Labels of what an arm or the shared stage learns from: of a reward that counts, and of a measure that is the
+        same by its name and settings.
         """
-        stages = {name: recipe.stages[self.study.stage] for name, recipe in self.arms.items()}
-        learning = [self.arms[name] for name, stage in stages.items() if isinstance(stage.settings, SamplingSettings)]
+        stages = [(self.base, label) for label in self._shared_stages(self.base)]
+        stages += [(recipe, label) for recipe in self.arms.values() for label in self._own_stages(recipe)]
+        learning = [recipe for recipe, label in stages if isinstance(recipe.stages[label].settings, SamplingSettings)]
         learnt = [(label, part) for recipe in learning for label, part in recipe.rewards.items() if part.weight != 0]
         parts = [(part.name, part.settings) for _, part in learnt]
         same = {label for label, part in self.measuring.rewards.items() if (part.name, part.settings) in parts}
@@ -64,39 +67,76 @@ class StudyRecipes:
         return name if name == UNTRAINED else self.root(name, seed).name
 
     def shared_root(self, seed: int) -> Path:
-        """The run of the shared stage: one that has it finished already, or one of the study's own."""
-        label, given = self.study.shared, self.study.shared_from
+        """The run of the shared stage: the given one if it has finished what the study would train, or the study's."""
+        label, given = self.study.shared, self.given_root(seed)
         assert label is not None, "asked for only where a stage is shared"
-        found = None if given is None else Path(given.format(seed=seed)).resolve()
-        if found is not None and all((found / "stages" / stage / "weights").is_dir() for stage in self.study.beginning):
-            return found
-        return self.root(label, seed)
+        return self.root(label, seed) if given is None or not self._has_shared(given, seed) else given
+
+    def given_root(self, seed: int) -> Path | None:
+        """The run whose shared stage is taken, if it has it."""
+        given = self.study.shared_from
+        return None if given is None else Path(given.replace("{seed}", str(seed))).resolve()
+
+    def _has_shared(self, root: Path, seed: int) -> bool:
+        """Whether another run has finished the same stages; how long its control went on is told by its cost."""
+        if not is_run(root) or not all((root / "stages" / each / "weights").is_dir() for each in self.study.beginning):
+            return False
+        theirs = load_resolved(root / RESOLVED)
+        if not set(self.study.beginning) <= set(theirs.stages):
+            return False
+        return self._what_decides(theirs) == self._what_decides(self.shared(seed))
+
+    def _what_decides(self, recipe: Recipe) -> tuple[Any, ...]:
+        """What the shared stages of a recipe come to depends on nothing else."""
+        parts = {label: recipe.stages[label] for label in self._shared_stages(recipe)}
+        if self.study.control is not None:
+            parts[self.study.control] = replace(parts[self.study.control], steps=None, same_evaluations_as=None)
+        learning = any(isinstance(part.settings, SamplingSettings) for part in parts.values())
+        data = (recipe.data.train, recipe.data.size, recipe.data.choices)
+        rewards = recipe.rewards if learning else None
+        return recipe.policy, data, rewards, parts, recipe.run.seed, recipe.engine.precision
 
     def shared(self, seed: int) -> Recipe:
         """Trains the stage that all arms of a seed begin with, and goes on with it for the control."""
         label, control = self.study.shared, self.study.control
         assert label is not None, "asked for only where a stage is shared"
-        stages = {label: self.base.stages[label]}
+        stages = {each: self._counted(self.base, each, seed) for each in self._shared_stages(self.base)}
         if control is not None:
-            stages[control] = self._within_budget(self.base, self.base.stages[control], seed)
+            stages[control] = self._within_budget(self.base, control, seed)
         return self._run(self.base, stages, label, seed)
 
     def arm(self, name: str, seed: int) -> Recipe:
         """Trains one arm, from the shared stage if there is one, for as many evaluations as all others."""
         label, recipe = self.study.stage, self.arms[name]
-        part = recipe.stages[label]
+        stages = {each: self._counted(recipe, each, seed) for each in self._own_stages(recipe)}
+        stages[label] = self._within_budget(recipe, label, seed)
         if self.study.shared is not None:
-            part = replace(part, init=f"{self.shared_root(seed)}/{self.study.shared}")
-        return self._run(recipe, {label: self._within_budget(recipe, part, seed)}, name, seed)
+            stages[label] = replace(stages[label], init=f"{self.shared_root(seed)}/{self.study.shared}")
+        return self._run(recipe, stages, name, seed)
 
-    def _within_budget(self, recipe: Recipe, part: StagePart, seed: int) -> StagePart:
-        if self.study.evaluations is None:
-            return part
-        steps = steps_of(part, seed, self.study.evaluations, recipe.policy.settings.scales)
+    def _shared_stages(self, recipe: Recipe) -> list[str]:
+        """The stages of the shared run, with those that the shared one stands on."""
+        below = [] if self.study.shared is None else lineage(recipe, self.study.shared)
+        return list(dict.fromkeys([*below, *self.study.beginning]))
+
+    def _own_stages(self, recipe: Recipe) -> list[str]:
+        """The stages of an arm's run: its own, with those that it stands on where none is shared."""
+        return lineage(recipe, self.study.stage) if self.study.shared is None else [self.study.stage]
+
+    def _within_budget(self, recipe: Recipe, label: str, seed: int) -> StagePart:
+        part, budget = recipe.stages[label], self.study.evaluations
+        if budget is None:
+            return self._counted(recipe, label, seed)
+        steps = steps_of(part, seed, budget, recipe.policy.settings.scales)
         return replace(part, steps=steps, same_evaluations_as=None)
 
+    def _counted(self, recipe: Recipe, label: str, seed: int) -> StagePart:
+        """A stage with the number of its steps, which may hang on a stage that its run does not have."""
+        steps = stage_steps(replace(recipe, run=replace(recipe.run, seed=seed)), label)
+        return replace(recipe.stages[label], steps=steps, same_evaluations_as=None)
+
     def _run(self, recipe: Recipe, stages: dict[str, StagePart], name: str, seed: int) -> Recipe:
-        """One run of one stage. It looks at no rows but those it trains on: the study measures it."""
+        """One run. It looks at no rows but those it trains on: the study measures it."""
         root = self.root(name, seed)
         run = replace(recipe.run, seed=seed, out=str(root.parent), name=root.name, trackers=())
         data = replace(recipe.data, validation=None, heldout=None)
@@ -136,6 +176,11 @@ def read_recipes(study: Study, folder: Path, overrides: Sequence[str] = ()) -> S
             raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
     if study.control is not None and base.stages[study.control].continues != study.shared:
         raise UsageError(f"study: control {study.control} of {study.base} does not continue {study.shared}")
+    if study.shared is not None and base.stages[study.stage].continues is not None:
+        raise UsageError(
+            f"study: stage {study.stage} of {study.base} continues another, which arms of a shared stage cannot; leave "
+            "shared out, and each arm trains all that its stage stands on"
+        )
     known = [label for label in study.measures if label in base.rewards]
     if known:
         raise UsageError(f"study: measures: {study.base} has a reward {known[0]!r} already; choose another label")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
@@ -19,19 +18,22 @@ from rlrefine.data.loading import Rows
 from rlrefine.errors import DataError, UsageError
 from rlrefine.evaluation.arms import Evaluator
 from rlrefine.evaluation.summary import read_table
+from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.load import load_resolved
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.engine import Engine
 from rlrefine.training.finished import finished_stage
-from rlrefine.training.folder import RunFolder
-from rlrefine.training.handover import load_policy
+from rlrefine.training.folder import RunFolder, complete_lines
+from rlrefine.training.handover import base_fingerprint, load_policy
 from rlrefine.training.progress import Reporter
-from rlrefine.training.publish import damage, publish, remove
+from rlrefine.training.publish import contents, damage, publish, remove
 from rlrefine.training.run import resume, start
 from rlrefine.training.timing import AROUND
 
 Table = dict[str, list[float]]
 PICTURES = 8  # of each arm
+SOURCE = "source.json"
+"""Beside values: all that they depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +79,18 @@ class StudyRuns:
         return Measured(name=name, seed=seed, table=self._table(None, name, seed))
 
     def is_done(self, part: str, seed: int) -> bool:
-        """Whether a part of the study was measured already."""
-        study = self.recipes.study
-        names = study.beginning if part == study.shared else (part,)
-        return all((self.place / self.recipes.measured_as(name, seed)).exists() for name in names)
+        """Whether a part of the study was measured already, as it is now."""
+        study, root = self.recipes.study, self.recipes.root(part, seed)
+        if part == study.shared:
+            stages = [(self.recipes.shared_root(seed), stage) for stage in study.beginning]
+            return all(self._is_measured(trained, trained[1], seed) for trained in stages)
+        return self._is_measured((root, study.stage) if part in study.arms else None, part, seed)
 
     def _shared(self, shared: str, seed: int) -> list[Measured]:
-        root = self.recipes.shared_root(seed)
-        if root == self.recipes.root(shared, seed):
+        root, given = self.recipes.shared_root(seed), self.recipes.given_root(seed)
+        if root != given:
+            if given is not None and given.is_dir():
+                self.report.say(f"study: {given} has not finished this {shared}; the study trains its own")
             train(self.recipes.shared(seed), root, self.report)
         else:
             self.report.say(f"study: {' and '.join(self.recipes.study.beginning)} of {root}")
@@ -122,25 +128,36 @@ class StudyRuns:
     def _table(self, trained: tuple[Path, str] | None, name: str, seed: int) -> Table:
         """Values row by row of a run's stage, or of the checkpoint, which are measured if they are not yet."""
         place = self.place / self.recipes.measured_as(name, seed)
-        if place.exists() and damage(place):
+        if place.exists() and not self._is_measured(trained, name, seed):
+            self.report.say(f"study: {place.name} is measured again: what it was measured of has changed")
             remove(place)
-        if place.exists():
-            self._check_measures(place)
-        else:
+        if not place.exists():
             table, pictures = self._measure(trained)
-            publish(place, lambda partial: _write(partial, table, pictures))
+            publish(place, lambda partial: _write(partial, table, pictures, self._source(trained)))
         return read_table(place)
+
+    def _is_measured(self, trained: tuple[Path, str] | None, name: str, seed: int) -> bool:
+        """Whether values are there, whole, and of the weights, rows and measures that there are now."""
+        place = self.place / self.recipes.measured_as(name, seed)
+        if not place.exists() or damage(place) or not (place / SOURCE).is_file():
+            return False
+        return (place / SOURCE).read_text(encoding="utf-8") == self._source(trained)
+
+    def _source(self, trained: tuple[Path, str] | None) -> str:
+        """All that values depend on: the weights, file by file, the rows, and how they are measured."""
+        weights = {} if trained is None else contents(RunFolder(trained[0]).weights(trained[1]))
+        return json.dumps(self._measuring | {"weights": weights}, indent=1, default=str) + "\n"
+
+    @cached_property
+    def _measuring(self) -> dict[str, Any]:
+        recipe = to_mapping(self.recipes.measuring)
+        said = {key: recipe[key] for key in ("policy", "rewards", "evaluation")}
+        return said | {"rows": self.rows.fingerprint, "base": base_fingerprint(self.recipes.base.policy)}
 
     @property
     def place(self) -> Path:
         """Where values and pictures of each arm lie."""
         return self.recipes.folder / "measured" / f"{self.recipes.study.rows}-{self.count}"
-
-    def _check_measures(self, place: Path) -> None:
-        wanted = {f"reward_{label}" for label in self.recipes.measuring.rewards}
-        lacking = sorted(wanted - set(read_table(place)))
-        if lacking:
-            raise UsageError(f"{place} was measured without {lacking[0]}; remove it to measure it again")
 
     def _measure(self, trained: tuple[Path, str] | None) -> tuple[Table, list[Tensor]]:
         recipe = self.recipes.measuring
@@ -158,7 +175,8 @@ class StudyRuns:
         return policy
 
 
-def _write(partial: Path, table: Table, pictures: Sequence[Tensor]) -> None:
+def _write(partial: Path, table: Table, pictures: Sequence[Tensor], source: str) -> None:
+    (partial / SOURCE).write_text(source, encoding="utf-8")
     plain = {name: [None if isnan(value) else value for value in values] for name, values in table.items()}
     (partial / "table.json").write_text(json.dumps(plain) + "\n")
     for index, picture in enumerate(pictures):
@@ -197,12 +215,7 @@ def read_cost(root: Path, stage: str) -> Cost:
 
 
 def _cpu_seconds(timing: Path, stage: str) -> float | None:
-    steps: dict[int, dict[str, Any]] = {}
-    for line in timing.read_text(encoding="utf-8").splitlines() if timing.is_file() else []:
-        with suppress(ValueError):  # cut off by a kill
-            record = json.loads(line)
-            if record["stage"] == stage:
-                steps[record["step"]] = record
+    steps = {record["step"]: record for record in complete_lines(timing) if record["stage"] == stage}
     spent = [
         value
         for record in steps.values()

@@ -31,11 +31,11 @@ class Study:
     stage: str
     """Stage of the recipe that the arms train, each in its own way; one label, so that they see the same noise."""
     shared: str | None = None
-    """Stage that is trained once for each seed, and that every arm begins with."""
+    """Stage that is trained once for each seed, and that every arm begins with; without one each trains its own."""
     control: str | None = None
     """Stage of the recipe that continues the shared one, at the cost of an arm: as much more of the same."""
     shared_from: str | None = None
-    """Folders of runs, with ``{seed}`` in them, whose shared stage and control are taken where they are finished."""
+    """Folders of runs, with ``{seed}`` in them, whose shared stage and control are taken if they were made alike."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every arm is trained with each of them."""
     evaluations: int | None = None
@@ -64,7 +64,7 @@ class Study:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, found {value}")
-        odd = [name for name in self.arms if not re.fullmatch(r"[a-z][a-z0-9_]*(@[^/]*)?", name)]
+        odd = [name for name in self.arms if not re.fullmatch(r"[a-z][a-z0-9_]*(@[0-9.e+-]+)?", name)]
         if odd:
             raise ValueError(f"arms: expected names of lower-case letters, digits and _, found {odd[0]!r}")
         if self.control is not None and self.shared is None:

@@ -65,6 +65,17 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def contents(folder: Path) -> dict[str, str]:
+    """The hash of each file of a published folder, as it was written; none where nothing is published.
+
+    >>> contents(Path("nowhere"))
+    {}
+    """
+    if not (folder / MANIFEST).is_file():
+        return {}
+    return {name: entry["sha256"] for name, entry in json.loads((folder / MANIFEST).read_text()).items()}
+
+
 def remove(folder: Path) -> None:
     """Delete a published folder; a half-deleted one never looks published."""
     doomed = folder.parent / f"{DOOMED}{folder.name}-{uuid.uuid4().hex[:8]}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlrefine.ablation.finding import find_study
-from rlrefine.ablation.jobs import ArmsFailedError, Failure, finished_seeds, jobs_of
+from rlrefine.ablation.jobs import ArmsFailedError, Failure, finished_seeds, in_turn, jobs_of
 from rlrefine.ablation.recipes import read_recipes
 from rlrefine.errors import DataError
 from rlrefine.training.progress import LineReporter
@@ -138,6 +138,25 @@ def test_what_fails_or_is_killed_stops_no_other_and_is_one_clear_error(tmp_path,
     ]
     assert made(tmp_path) == {"sft-seed-0", "sft-seed-1", "two-seed-0"}
     assert "study: one-seed-0 failed: no rows\n" in capsys.readouterr().out  # at once
+
+
+def test_one_after_another_what_fails_stops_no_other_either(tmp_path, capsys):
+    there, tried = recipes(tmp_path), list[str]()
+
+    def make_here(part, seed):
+        tried.append(f"{part}-seed-{seed}")
+        if tried[-1] in ("one-seed-0", "sft-seed-1"):
+            raise DataError("no rows")
+
+    told = r"^study: 2 of 6 runs failed, 2 that need .*\n  one-seed-0: no rows\n  sft-seed-1: no rows$"
+    with pytest.raises(ArmsFailedError, match=told) as error:
+        list(in_turn(there, LineReporter(), make_here))
+    assert error.value.exit_code == 3
+    assert tried == ["sft-seed-0", "one-seed-0", "two-seed-0", "sft-seed-1"]
+    assert "study: one-seed-0 failed: no rows\n" in capsys.readouterr().out
+    assert list(in_turn(there, LineReporter(), lambda part, seed: None)) == [0, 1]
+    with pytest.raises(ZeroDivisionError):  # a bug is told with where it is
+        list(in_turn(there, LineReporter(), lambda part, seed: 1 // seed))
 
 
 def test_what_needs_a_stage_that_failed_is_not_begun_and_other_seeds_are_done(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from filelock import FileLock
 from rlrefine.ablation.command import run_study
 from rlrefine.ablation.jobs import ArmsFailedError
 from rlrefine.ablation.study import read_study
-from rlrefine.errors import DataError, UsageError
+from rlrefine.errors import DataError
 from rlrefine.evaluation.summary import read_table
 from rlrefine.training.progress import LineReporter
 from tests.e2e.conftest import KillAt, run_in_child
@@ -201,10 +202,32 @@ def test_a_shared_stage_that_another_run_has_finished_is_taken_from_there(whole,
     assert found(tmp_path)["rows"] == 5
 
 
+def test_what_has_changed_is_measured_again_and_nothing_else(whole, study_file, tmp_path):
+    given = yaml.safe_load(study_file.read_text())
+    given |= {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "count": 4, "made": [], "evaluations": 30}
+    arms, file, measured = {"plain": {}, "other": {}}, study_file.parent / "again.yaml", tmp_path / "measured"
+
+    def tables(**changes):
+        file.write_text(yaml.safe_dump({**given, "arms": arms, **changes}, sort_keys=False))
+        assert run_in_child(lambda: run_study(read_study(file), tmp_path, LineReporter())) == 0
+        return {place.name: (read_table(place), place.stat().st_ino) for place in (measured / "heldout-4").iterdir()}
+
+    before = tables()
+    assert tables() == before
+    shutil.rmtree(tmp_path / "runs" / "other@0.001-seed-3")  # as the message on another recipe says
+    arms["other"] = {"stages": {"grpo": {"rollout": {"noise": 1.3}}}}
+    after = tables()
+    assert {name for name in after if after[name] != before[name]} == {"other@0.001-seed-3"}
+    assert after["other@0.001-seed-3"][0] != before["other@0.001-seed-3"][0]
+    again = tables(measures={"whole": {"name": "patch_perceptual", "patch": 8}})
+    assert all(again[name][0]["reward_whole"] != after[name][0]["reward_whole"] for name in after)
+    assert all(again[name][0]["psnr"] == after[name][0]["psnr"] for name in after)
+
+
 def test_runs_of_another_recipe_are_not_taken_for_its_own(whole, study_file, tmp_path):
     changed = yaml.safe_load(study_file.read_text())
     changed["arms"]["same"] = {"stages": {"grpo": {"clip_range": 2e-4}}}
     file = study_file.parent / "changed.yaml"
     file.write_text(yaml.safe_dump(changed, sort_keys=False))
-    with pytest.raises(UsageError, match=r"same@0\.001-seed-3 was made with another recipe"):
+    with pytest.raises(ArmsFailedError, match=r"1 of .*\n.*same@0\.001-seed-3 was made with another recipe"):
         run_study(read_study(file), whole, LineReporter())
