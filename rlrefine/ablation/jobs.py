@@ -67,7 +67,7 @@ def make(recipes: StudyRecipes, job: Job, report: Reporter) -> None:
 
 
 def in_turn(recipes: StudyRecipes, report: Reporter, make: Callable[[str, int], object]) -> Iterator[int]:
-    """Do all jobs of a study here, one after another, and give each seed as soon as all of its own are done.
+    """Do all jobs of a study here, seed by seed, and give each seed as soon as all of its own are done.
 
     One that fails stops no other, as long as it is told in words; what is a bug is raised at once.
 
@@ -77,8 +77,9 @@ def in_turn(recipes: StudyRecipes, report: Reporter, make: Callable[[str, int], 
     Raises:
         ArmsFailedError: at the end, if any failed.
     """
-    everything, done, failed = jobs_of(recipes), set[Job](), dict[Job, Failure]()
-    seeds, waiting = list(recipes.study.seeds), list(everything)
+    seeds, done, failed = list(recipes.study.seeds), set[Job](), dict[Job, Failure]()
+    everything = sorted(jobs_of(recipes), key=lambda job: recipes.study.seeds.index(job.seed))
+    waiting = list(everything)
     while ready := _ready(recipes, waiting, done):
         job = ready[0]
         waiting.remove(job)
