@@ -1,6 +1,7 @@
 """One page that shows a study: it needs no network, holds its pictures in itself, and escapes all that it quotes."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
 from rlrefine.evaluation.summary import interval_of
-from rlrefine.report.html import Album, render
+from rlrefine.report.html import Album, fitted, render
 from rlrefine.report.table import main_columns
 
 SIDE = 192  # pixels of a picture on the page, at most
@@ -27,7 +28,11 @@ def page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: P
         rows: that all arms were measured on.
         place: folder with the pictures of each arm.
     """
-    study, seed, album = recipes.study, summary["seeds"][0], Album()
+    return fitted(partial(_page, recipes, summary, rows, place))
+
+
+def _page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: Path, album: Album) -> str:
+    study, seed = recipes.study, summary["seeds"][0]
     folders = {name: place / recipes.measured_as(name, seed) for name in study.names}
     return render(
         "ablation/page.html.j2",

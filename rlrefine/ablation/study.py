@@ -76,7 +76,8 @@ class Study:
             )
         unknown = [] if self.pending else [name for name in self.against if name not in self.names]
         if unknown:
-            raise ValueError(f"against: expected arms or the shared stage, found {unknown[0]!r}")
+            near = closest(unknown[0], self.names)
+            raise ValueError(f"against: expected arms or the shared stage ({near}), found {unknown[0]!r}")
 
     @property
     def pending(self) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-LARGEST = 9_000_000
-"""Characters of a page, at most; what would exceed them is left out."""
+LARGEST = 9_990_000
+"""Bytes of a page, at most; pictures that would exceed them are left out."""
+ROOM = 9_000_000
+"""Of these for pictures, as long as words do not need more."""
 PHOTO = 128  # pixels of a side from which a picture is stored as a photograph
 QUALITY = 88
 
@@ -37,6 +40,19 @@ def _script() -> str:
     return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 
 
+def fitted(page: Callable[["Album"], str]) -> str:
+    """A page whose pictures leave room for its words, however many these are.
+
+    Args:
+        page: makes it, with an album for its pictures.
+    """
+    album = Album()
+    begun = album.room
+    text = page(album)
+    over = len(text.encode()) - LARGEST
+    return text if over <= 0 else page(Album(begun - album.room - over))
+
+
 class Album:
     """Pictures as they stand in a page, as many as there is room for.
 
@@ -47,7 +63,7 @@ class Album:
         full: whether something has found no room.
     """
 
-    def __init__(self, room: int = LARGEST) -> None:
+    def __init__(self, room: int = ROOM) -> None:
         self.room, self.full = room, False
 
     def picture(self, image: Image.Image, side: int) -> str | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlrefine.evaluation.summary import pool, read_run
 from rlrefine.recipe.licences import ledger
 from rlrefine.report.alarms import Alarm, alarms
 from rlrefine.report.curves import failures, stage_curves
-from rlrefine.report.html import Album, render
+from rlrefine.report.html import Album, fitted, render
 from rlrefine.report.pictures import cards, groups, timeline
 from rlrefine.report.runs import ShownRun
 from rlrefine.report.seconds import seconds_by_phase
@@ -27,7 +28,11 @@ def write_report(runs: Sequence[ShownRun], file: Path) -> None:
 
 def page(runs: Sequence[ShownRun]) -> str:
     """The page as text, under 10 MB."""
-    album, results = Album(), held_out(runs)
+    return fitted(partial(_page, runs))
+
+
+def _page(runs: Sequence[ShownRun], album: Album) -> str:
+    results = held_out(runs)
     found = {run.name: _alarms(run) for run in runs}
     return render(
         "report/page.html.j2",

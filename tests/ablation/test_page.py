@@ -11,6 +11,7 @@ from rlrefine.ablation.groups import divide
 from rlrefine.ablation.page import page, verdict
 from rlrefine.ablation.runs import Measured
 from rlrefine.ablation.table import ONE_SEED
+from rlrefine.report import html
 from rlrefine.report.html import Album
 from tests.ablation.studies import draw, make_study
 from tests.report.runs import EVIL
@@ -80,6 +81,18 @@ def test_eleven_arms_and_three_seeds_fit_into_one_page(study):
     text = page(recipes, compare(wide, measured, (), groups), rows, place)
     assert len(text.encode()) < 10e6
     assert len(Page(text).images) == 2 + 3 * (1 + 11 + 1)  # two figures; rows by draft, arms and target
+
+
+def test_pictures_make_room_for_words(study, monkeypatch):
+    recipes, summary, rows, place = study
+    draw(place, recipes, 64)
+    whole = page(recipes, summary, rows, place)
+    (recipes.folder / "recipes" / "plain.yaml").write_text("# a long recipe\n" * 10_000)
+    monkeypatch.setattr(html, "LARGEST", len(whole.encode()) + 10_000)
+    text = page(recipes, summary, rows, place)
+    assert len(text.encode()) <= html.LARGEST < len(whole.encode()) + len("# a long recipe\n" * 10_000)
+    assert 0 < len(Page(text).images) < len(Page(whole).images)
+    assert "Some pictures or curves are left out" in text
 
 
 def test_one_seed_is_said_at_the_top(study):

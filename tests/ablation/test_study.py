@@ -196,7 +196,11 @@ def test_rates_are_arms_over_validation_rows_and_the_chosen_one_is_the_study_its
         ("evaluations: 1000", "evaluations: many", "evaluations: found 'many'"),
         ("shared: sft\n", "", "control: found 'sft_more' alone, expected a shared stage"),
         ("plain: {about", "plain@|: {about", "arms: found 'plain@|', expected names of lower-case letters"),
-        ("[sft, plain]", "[sft, best]", "against: found 'best', expected arms or the shared stage"),
+        (
+            "[sft, plain]",
+            "[sft, plein]",
+            "against: found 'plein', expected arms or the shared stage (did you mean 'plain'?)",
+        ),
         ("plain: {about", "Plain: {about", "arms: found 'Plain', expected names of lower-case letters"),
         ("{rollout: {noise: 0.9}}", "{rollout: {nose: 0.9}}", "stages.grpo.rollout.nose: found an unknown key"),
     ],
