@@ -88,9 +88,9 @@ class StudyRecipes:
 
     def _what_decides(self, recipe: Recipe) -> tuple[Any, ...]:
         """What the shared stages of a recipe come to depends on nothing else."""
-        parts = {label: recipe.stages[label] for label in self._shared_stages(recipe)}
+        parts = {label: self._counted(recipe, label, recipe.run.seed) for label in self._shared_stages(recipe)}
         if self.study.control is not None:
-            parts[self.study.control] = replace(parts[self.study.control], steps=None, same_evaluations_as=None)
+            parts[self.study.control] = replace(parts[self.study.control], steps=None)
         learning = any(isinstance(part.settings, SamplingSettings) for part in parts.values())
         data = (recipe.data.train, recipe.data.size, recipe.data.choices)
         rewards = recipe.rewards if learning else None
