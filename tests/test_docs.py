@@ -194,7 +194,6 @@ def rows(tmp_path):
 @pytest.fixture
 def worked_objective(tmp_path, monkeypatch):
     """The objective of the page on extending, in a file of its own, with the registry's entry of that page."""
-    from rlrefine.recipe.document import document_adapter
     from rlrefine.training.registry import OBJECTIVES, Entry
 
     text = (ROOT / "docs" / "extending.md").read_text()
@@ -208,9 +207,6 @@ def worked_objective(tmp_path, monkeypatch):
     spec.loader.exec_module(module)
     for label, made in eval(f"{{{entry}}}", vars(module) | {"Entry": Entry}).items():
         monkeypatch.setitem(OBJECTIVES, label, made)
-    document_adapter.cache_clear()
-    yield
-    document_adapter.cache_clear()
 
 
 def test_the_worked_objective_trains(worked_objective, random_checkpoint, rows, tmp_path):

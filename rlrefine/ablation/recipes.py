@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 from rlrefine.ablation.made import with_made_arms
 from rlrefine.ablation.study import UNTRAINED, Study, nested, parse_value
 from rlrefine.errors import UsageError
-from rlrefine.recipe.arithmetic import stage_steps, step_cost
+from rlrefine.recipe.arithmetic import stage_steps, step_costs
 from rlrefine.recipe.lineage import lineage
 from rlrefine.recipe.load import load_recipe, load_resolved
 from rlrefine.recipe.paths import with_absolute_paths
@@ -152,11 +151,10 @@ def steps_of(stage: StagePart, seed: int, evaluations: int, scales: Sequence[str
         scales: the policy's conditions with a guidance scale of their own.
     """
     done = 0
-    for step in count():
-        cost = step_cost(stage, seed, step, scales).total
-        if abs(done + cost - evaluations) >= abs(done - evaluations):
+    for step, cost in enumerate(step_costs(stage, seed, 0, scales)):
+        if abs(done + cost.total - evaluations) >= abs(done - evaluations):
             return max(1, step)
-        done += cost
+        done += cost.total
     raise AssertionError("every step costs something")
 
 

@@ -1,8 +1,8 @@
 """What a stage costs, counted before anything runs: rows, images and network evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice, repeat
 
 from policies.branches import branches
 from rlrefine.errors import UsageError
@@ -24,9 +24,15 @@ class StepCost:
 
 
 def step_cost(stage: StagePart, seed: int, step: int, scales: Sequence[str] = ()) -> StepCost:
-    """Count the rows that pass through the network in one step; a backward pass is not counted extra.
+    """The cost of one step; see ``step_costs``."""
+    return next(step_costs(stage, seed, step, scales))
+
+
+def step_costs(stage: StagePart, seed: int, first: int = 0, scales: Sequence[str] = ()) -> Iterator[StepCost]:
+    """Count the rows that pass through the network in each step, without end; a backward pass is not counted extra.
 
     Args:
+        first: the step that is counted first.
         scales: the policy's conditions with a guidance scale of their own; each row counts once for every branch.
 
     For a stage of rollouts, with the first stochastic step at k of T, K stochastic steps, P rows and G samples of each:
@@ -37,23 +43,29 @@ def step_cost(stage: StagePart, seed: int, step: int, scales: Sequence[str] = ()
 
     Where micro-batches split a group, each part computes what the group would have shared.
     """
-    sampled = isinstance(stage.settings, SamplingSettings)
-    guidance = stage.settings.rollout.guidance if sampled else getattr(stage.settings, "guidance", 1.0)
-    rows = stage.prompts_per_step * branches(guidance, scales)
-    if not isinstance(stage.settings, SamplingSettings):
-        return StepCost(rollout=0, update=rows * stage.settings.evaluations_per_row)
-    sampling = stage.settings
-    stochastic = stochastic_steps(sampling.rollout.stochastic, sampling.rollout.steps, seed, step)
-    shared = stochastic[0] + 1
-    own = sampling.group_size * (sampling.rollout.steps - shared)
+    if isinstance(stage.settings, SamplingSettings):
+        return _sampled_costs(stage, stage.settings, seed, first, scales)
+    rows = stage.prompts_per_step * branches(getattr(stage.settings, "guidance", 1.0), scales)
+    return repeat(StepCost(rollout=0, update=rows * stage.settings.evaluations_per_row))
+
+
+def _sampled_costs(
+    stage: StagePart, sampling: SamplingSettings, seed: int, first: int, scales: Sequence[str]
+) -> Iterator[StepCost]:
+    rows = stage.prompts_per_step * branches(sampling.rollout.guidance, scales)
 
     def parts(samples: int | None) -> int:
         return max(1, sampling.group_size // (samples or sampling.group_size))
 
-    return StepCost(
-        rollout=rows * (parts(stage.rollout_batch or stage.micro_batch) * shared + own),
-        update=rows * sampling.evaluations(parts(stage.micro_batch), len(stochastic)) * sampling.updates_per_rollout,
-    )
+    for step in count(first):
+        stochastic = stochastic_steps(sampling.rollout.stochastic, sampling.rollout.steps, seed, step)
+        shared = stochastic[0] + 1
+        own = sampling.group_size * (sampling.rollout.steps - shared)
+        replayed = sampling.evaluations(parts(stage.micro_batch), len(stochastic))
+        yield StepCost(
+            rollout=rows * (parts(stage.rollout_batch or stage.micro_batch) * shared + own),
+            update=rows * replayed * sampling.updates_per_rollout,
+        )
 
 
 def stage_offset(recipe: Recipe, label: str) -> int:
@@ -65,8 +77,8 @@ def stage_offset(recipe: Recipe, label: str) -> int:
 def stage_evaluations(recipe: Recipe, label: str) -> int:
     """Network evaluations of a whole stage."""
     stage, offset = recipe.stages[label], stage_offset(recipe, label)
-    scales, steps = recipe.policy.settings.scales, range(stage_steps(recipe, label))
-    return sum(step_cost(stage, recipe.run.seed, offset + step, scales).total for step in steps)
+    costs = step_costs(stage, recipe.run.seed, offset, recipe.policy.settings.scales)
+    return sum(cost.total for cost in islice(costs, stage_steps(recipe, label)))
 
 
 def stage_steps(recipe: Recipe, label: str) -> int:
@@ -75,9 +87,9 @@ def stage_steps(recipe: Recipe, label: str) -> int:
     if stage.steps is not None or stage.same_evaluations_as is None:
         return stage.steps or 0
     left, offset = stage_evaluations(recipe, stage.same_evaluations_as), stage_offset(recipe, label)
-    scales = recipe.policy.settings.scales
-    for step in count():
-        left -= step_cost(stage, recipe.run.seed, offset + step, scales).total  # which follows from where noise begins
+    costs = step_costs(stage, recipe.run.seed, offset, recipe.policy.settings.scales)
+    for step, cost in enumerate(costs):
+        left -= cost.total  # which follows from where noise begins
         if left < 0:
             return max(1, step)
     raise AssertionError("every step costs something")

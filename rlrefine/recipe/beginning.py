@@ -53,10 +53,11 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     if os.path.lexists(target):
         raise UsageError(f"{target} exists; choose another name")
     file = find_recipe(base)
-    left = _problems(with_overrides(read(file), overrides))
+    source = read(file)
+    left = _problems(with_overrides(source, overrides))
     if wrong := [problem for problem in left if problem.origin and problem.origin.source.startswith(COMMAND_LINE)]:
         raise RecipeError(wrong)
-    below = {key: value for key, value in read(file).data.items() if key != "base"}
+    below = {key: value for key, value in source.data.items() if key != "base"}
     named = _named_from(base, file, target.parent)
     head = HEAD.format(schema=schema_file(), base=named, base_line=flow({"base": named}), file=target)
     try:

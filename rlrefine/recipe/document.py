@@ -16,10 +16,13 @@ from rewards.registry import REWARDS, TRANSFORMS
 from rlrefine.recipe import schema
 from rlrefine.training.registry import OBJECTIVES
 
+Parts = tuple[tuple[str, type], ...]
+"""Named parts of one kind: their names and settings."""
+
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kind:
     """A kind of named part: the key that names it, the keys that all share, and the settings of each."""
 
@@ -51,12 +54,9 @@ def dataclasses_in(hint: Any) -> Iterable[type]:
         yield from dataclasses_in(argument)
 
 
-def variants(kind: Kind) -> dict[str, type]:
-    """For each registered name the flat dataclass that the file's mapping must fit."""
-    return {name: _variant(kind, name, entry.settings) for name, entry in kind.registry.items()}
-
-
-def _variant(kind: Kind, name: str, settings: type) -> type:
+@cache
+def variant(kind: Kind, name: str, settings: type) -> type:
+    """The flat dataclass that the mapping of a named part must fit."""
     hints = get_type_hints(kind.shared) | get_type_hints(settings)
     shared = [f for f in fields(kind.shared) if f.name not in (kind.tag, "settings")]
     columns: list[tuple[str, Any, Any]] = [(kind.tag, Literal[name], MISSING)]
@@ -81,12 +81,13 @@ def _default(column: Field[Any]) -> Any:
 def _document_type(hint: Any) -> Any:
     """Replace a nested named part by what may stand there in the file."""
     if hint == schema.TransformPart | None:
-        return Optional[Annotated[one_of(TRANSFORM), PydanticField(discriminator="name")]]  # noqa: UP045
+        return Optional[_one_of(TRANSFORM, _parts(TRANSFORM))]  # noqa: UP045
     return hint
 
 
-def one_of(kind: Kind) -> Any:
-    return Union[tuple(variants(kind).values())]  # noqa: UP007, the members are only known here
+def _one_of(kind: Kind, parts: Parts) -> Any:
+    members = tuple(variant(kind, name, settings) for name, settings in parts)
+    return Annotated[Union[members], PydanticField(discriminator=kind.tag)]  # noqa: UP007, known only here
 
 
 def _check_with(kind: Kind, settings: type) -> Any:
@@ -100,13 +101,35 @@ def _check_with(kind: Kind, settings: type) -> Any:
     return check
 
 
-@cache
 def document_adapter() -> TypeAdapter[Any]:
     """The type of a whole recipe file."""
-    policy = Annotated[one_of(POLICY), PydanticField(discriminator="name")] if len(POLICIES) > 1 else one_of(POLICY)
-    reward = Annotated[one_of(REWARD), PydanticField(discriminator="name")]
-    stage = Annotated[one_of(OBJECTIVE), PydanticField(discriminator="objective")]
-    replaced = {"policy": policy, "rewards": dict[str, reward], "stages": dict[str, stage]}
+    return _adapter(_parts(POLICY), _parts(REWARD), _parts(OBJECTIVE))
+
+
+def adapter_for(data: Mapping[str, Any]) -> TypeAdapter[Any]:
+    """The type of one recipe file, which knows the parts that ``data`` names: it takes time to make that of a part, and
+    most recipes name few."""
+    policy = _named(POLICY, {"": data.get("policy")})
+    return _adapter(policy, _named(REWARD, data.get("rewards")), _named(OBJECTIVE, data.get("stages")))
+
+
+def _parts(kind: Kind) -> Parts:
+    """All that are registered."""
+    return tuple((name, entry.settings) for name, entry in kind.registry.items())
+
+
+def _named(kind: Kind, section: Any) -> Parts:
+    """Those that a section names, and with fewer than two some others: of one alone there would be no choice."""
+    given = section.values() if isinstance(section, Mapping) else ()
+    names = {str(part.get(kind.tag)) for part in given if isinstance(part, Mapping)}
+    first = sorted(_parts(kind), key=lambda part: part[0] not in names)
+    return tuple(first[: max(2, sum(name in names for name, _ in first))])
+
+
+@cache
+def _adapter(policies: Parts, rewards: Parts, objectives: Parts) -> TypeAdapter[Any]:
+    reward, stage = _one_of(REWARD, rewards), _one_of(OBJECTIVE, objectives)
+    replaced = {"policy": _one_of(POLICY, policies), "rewards": dict[str, reward], "stages": dict[str, stage]}
     hints = get_type_hints(schema.Recipe) | replaced
     columns: list[Any] = [("base", str | None, None)]
     for column in fields(schema.Recipe):

@@ -1,9 +1,9 @@
-"""Which keys may stand at a place of a recipe: and what they mean: for suggestions, and for the JSON Schema."""
+"""Which keys may stand at a place of a recipe, and what they mean: for suggestions, and for the JSON Schema."""
 
 import ast
 import inspect
-import textwrap
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from itertools import pairwise
@@ -69,14 +69,29 @@ def _sections_in(hint: Any, inner: list[str | int]) -> list[type]:
 @cache
 def descriptions(cls: type) -> dict[str, str]:
     """What each field of a settings class means: the text that stands below it in the source."""
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    except (OSError, TypeError):  # made from the constructor of another package's part
-        return {}
-    assert isinstance(body, ast.ClassDef)
+    node = _classes_of(cls.__module__).get(cls.__qualname__)
     found: dict[str, str] = {}
-    for pair in pairwise(body.body):
+    for pair in pairwise(node.body if node else []):  # none of one that was made, from another package's constructor
         match pair:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 found[name] = inspect.cleandoc(text)
     return found
+
+
+@cache
+def _classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module by their qualified names; none where its source is not at hand."""
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (KeyError, OSError, TypeError):
+        return {}
+    return dict(_classes_in(ast.parse(source), ""))
+
+
+def _classes_in(node: ast.AST, above: str) -> Iterator[tuple[str, ast.ClassDef]]:
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.ClassDef):
+            yield f"{above}{inner.name}", inner
+            yield from _classes_in(inner, f"{above}{inner.name}.")
+        elif isinstance(inner, ast.FunctionDef):
+            yield from _classes_in(inner, f"{above}{inner.name}.<locals>.")

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rlrefine.errors import RecipeError
 from rlrefine.plugins import GROUPS
 from rlrefine.recipe.check import cross_check
-from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, Kind, document_adapter, to_recipe
+from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, TRANSFORM, Kind, adapter_for, to_recipe
 from rlrefine.recipe.keys import known_keys
 from rlrefine.recipe.plugins import new_plugins, register_plugins, standing_in, with_named_parts
 from rlrefine.recipe.problems import Path, Problem, closest
@@ -107,7 +107,7 @@ def _strict(source: Source) -> tuple[list[Problem], Recipe | None, list[Path]]:
     replaced = [problem.path for problem in problems]
     for _ in range(10):
         try:
-            return problems, to_recipe(document_adapter().validate_json(json.dumps(data))), replaced
+            return problems, to_recipe(adapter_for(data).validate_json(json.dumps(data))), replaced
         except ValidationError as error:
             details = error.errors(include_url=False)
             found = [_problem(detail, _path_in(data, detail), source) for detail in details]

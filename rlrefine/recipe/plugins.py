@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields, replace
 from rewards.registry import REWARDS, Entry, RegistryError
 from rlrefine.errors import RecipeError
 from rlrefine.plugins import GROUPS, Group
-from rlrefine.recipe.document import document_adapter
 from rlrefine.recipe.problems import Path, Problem
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import RewardPart
@@ -56,7 +55,6 @@ def _register(source: Source, group: Group, tag: str, parts: Mapping[Path, objec
         except RegistryError as error:
             expected = f"a {noun} that can be imported" if noun != "objective" else "an objective that can be imported"
             problems.append(Problem(path=path, found=str(error), expected=expected, origin=source.origin(path)))
-        document_adapter.cache_clear()
     return problems
 
 
@@ -83,13 +81,11 @@ def standing_in(source: Source) -> Iterator[Source]:
         data["rewards"][label] = {key: value for key, value in data["rewards"][label].items() if key in shared}
     for name in plugins.values():
         REWARDS[name] = Entry(settings=Unread, place="")
-    document_adapter.cache_clear()
     try:
         yield replace(source, data=data)
     finally:
         for name in plugins.values():
             REWARDS.pop(name, None)
-        document_adapter.cache_clear()
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -163,9 +163,10 @@ def _read_file(file: FilePath, children: tuple[FilePath, ...]) -> Source:
 def _laid_over(below: dict[str, Any], own: Source) -> Source:
     """Delete what a file marks with ``~``, then merge the rest of it key by key."""
     wrong = own.located(delete_marked(own.data, below))
-    merged: Any = OmegaConf.to_container(
-        OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(without_marks(own.data))), resolve=False
-    )
+    merged: Any = without_marks(own.data)
+    if below:
+        laid = OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(merged))
+        merged = OmegaConf.to_container(laid, resolve=False)
     return Source(data=merged, origins=own.origins, problems=own.problems + wrong)
 
 

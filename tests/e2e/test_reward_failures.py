@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from rewards import registry
 from rlrefine.errors import UsageError
-from rlrefine.recipe.document import document_adapter
 from rlrefine.recipe.load import load_recipe
 from rlrefine.training.failures import FailingRewardsError, UnscoredError
 from rlrefine.training.progress import LineReporter
@@ -26,9 +25,6 @@ DROP = ["run.reward_failures.then=drop_sample", "run.reward_failures.limit=1.0"]
 def registered(monkeypatch):
     entry = registry.Entry(settings=flaky.FlakySettings, place="tests.e2e.flaky:Flaky")
     monkeypatch.setitem(registry.REWARDS, "flaky", entry)
-    document_adapter.cache_clear()
-    yield
-    document_adapter.cache_clear()
 
 
 def recipe_of(recipe_file, name, *changes):

@@ -9,7 +9,6 @@ from PIL import Image
 
 from rewards.registry import REWARDS, Entry
 from rlrefine.cli import main
-from rlrefine.recipe.document import document_adapter
 from tests.evaluation.conftest import grey
 
 EDITED, REAL = (10, 60, 90, 200), (30, 50, 120, 180)
@@ -44,10 +43,6 @@ class Brightness:
 @pytest.fixture(autouse=True)
 def brightness(monkeypatch):
     monkeypatch.setitem(REWARDS, "brightness", Entry(settings=Nothing, place=f"{__name__}:Brightness"))
-    document_adapter.cache_clear()
-    yield
-    monkeypatch.undo()
-    document_adapter.cache_clear()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from policies.registry import POLICIES
 from rlrefine.catalogue import catalogue
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.plugins import GROUPS
-from rlrefine.recipe.document import document_adapter
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.reading import copy_recipe, find_recipe
 from rlrefine.training.registry import OBJECTIVES
@@ -55,7 +54,6 @@ def site(tmp_path, monkeypatch):
             del GROUPS[kind].registry[name]
     for name in {"a_policy", "an_objective", "other", "some_recipes"} & (set(sys.modules) - modules):
         del sys.modules[name]
-    document_adapter.cache_clear()
 
 
 @pytest.fixture

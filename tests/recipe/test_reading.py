@@ -1,13 +1,14 @@
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields, make_dataclass
 
 import pytest
 import yaml
 
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.arithmetic import stage_evaluations, stage_steps, step_cost
-from rlrefine.recipe.document import to_mapping
+from rlrefine.recipe.document import adapter_for, document_adapter, to_mapping, to_recipe
 from rlrefine.recipe.json_schema import json_schema
+from rlrefine.recipe.keys import descriptions
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.outline import outline
 from rlrefine.recipe.reading import built_in_recipes, read
@@ -161,9 +162,33 @@ def test_every_shipped_recipe_is_valid(name):
     assert (file.parent / first.partition("=")[2]).resolve().name == "schema.json"
 
 
+@pytest.mark.parametrize("name", sorted(built_in_recipes()))
+def test_a_document_is_read_alike_by_all_types_and_by_those_that_it_names(name):
+    text = json.dumps(read(name).data)
+    named, every = (adapter.validate_json(text) for adapter in (adapter_for(json.loads(text)), document_adapter()))
+    assert to_recipe(named) == to_recipe(every)
+
+
 def test_the_shipped_schema_is_that_of_the_dataclasses():
     """If not: rlrefine schema > recipes/schema.json"""
     assert json.loads(built_in_recipes()["omnirefiner_tiny"].with_name("schema.json").read_text()) == json_schema()
+
+
+def test_what_keys_mean_is_read_wherever_a_class_stands():
+    class Reward:
+        """A class of another package, whose settings stand inside."""
+
+        @dataclass
+        class Settings:
+            """Its settings."""
+
+            pull: float = 1.0
+            """How much,
+            and where to."""
+            other: int = 0
+
+    assert descriptions(Reward.Settings) == {"pull": "How much,\nand where to."}
+    assert descriptions(make_dataclass("Made", [("pull", float)])) == {}
 
 
 def test_a_recipe_for_rows_of_the_users_own_asks_for_them_and_for_nothing_else(tmp_path, monkeypatch):

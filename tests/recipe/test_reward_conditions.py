@@ -8,7 +8,6 @@ from PIL import Image
 
 from rewards.registry import REWARDS, Entry
 from rlrefine.errors import RecipeError
-from rlrefine.recipe.document import document_adapter
 from rlrefine.recipe.load import load_recipe
 
 RECIPE = """
@@ -41,7 +40,6 @@ class Asking:
 def problem_of(tmp_path, monkeypatch):
     """The problems of a recipe whose reward asks for something; none if there are none."""
     monkeypatch.setitem(REWARDS, "asks", Entry(settings=Asking, place=""))
-    document_adapter.cache_clear()
     for name in ("draft", "reference", "mask"):
         Image.new("RGB", (32, 32)).save(tmp_path / f"{name}.png")
     common = {"prompt": "x", "draft_file_name": "draft.png", "mask_file_name": "mask.png"}
@@ -60,8 +58,7 @@ def problem_of(tmp_path, monkeypatch):
             return str(error)
         return None
 
-    yield of
-    document_adapter.cache_clear()
+    return of
 
 
 @pytest.mark.parametrize(

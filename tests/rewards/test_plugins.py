@@ -13,7 +13,6 @@ from rewards.registry import REWARDS, RegistryError
 from rewards.testing import check_reward
 from rlrefine.catalogue import catalogue
 from rlrefine.errors import RecipeError
-from rlrefine.recipe.document import document_adapter
 from rlrefine.recipe.load import load_recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_reward"
@@ -51,7 +50,6 @@ def site(tmp_path, monkeypatch):
     for name in set(sys.modules) - modules:
         if name.partition(".")[0] in ("my_reward", "broken", "other", "described"):
             del sys.modules[name]
-    document_adapter.cache_clear()
 
 
 @pytest.fixture

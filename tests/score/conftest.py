@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from rewards.registry import REWARDS, Entry
-from rlrefine.recipe.document import document_adapter
 
 LEVELS = (0, 51, 102, 153)  # of 255: drafts of 0, 0.2, 0.4 and 0.6
 TARGET = 204  # 0.8
@@ -135,7 +134,3 @@ def known(monkeypatch):
     for made in (Brightness, Darkness, Posed, Noise, Batched, Fragile, Judge):
         entry = Entry(settings=Nothing, place=f"{__name__}:{made.__name__}", needs=made.needs, uses=made.uses)
         monkeypatch.setitem(REWARDS, made.__name__.lower(), entry)
-    document_adapter.cache_clear()
-    yield
-    monkeypatch.undo()
-    document_adapter.cache_clear()
