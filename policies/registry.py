@@ -20,13 +20,24 @@ EMBEDDED: dict[str, Path] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One registered policy: its settings, and the function that loads it."""
+    """One registered policy: its settings, and the function that loads it.
+
+    Args:
+        settings: a dataclass.
+        place: ``module:class``; the class has a ``load`` with the arguments of the one below.
+        pipeline: the class of diffusers that its checkpoints hold; none where the settings say.
+        architecture: what model managers call it: ``modelspec.architecture`` in the header of exported weights.
+        shape: ``module:function`` that makes it without its weights, by which ``rlrefine plan`` predicts memory
+            (docs/extending.md); those of what is built in stand in ``rlrefine.planning.shapes``.
+        package: where it comes from, with its version; none for what is built in.
+    """
 
     settings: type
-    place: str  # "module:class"; the class has a ``load`` with the arguments of the one below
-    pipeline: str | None  # the class of diffusers that its checkpoints hold; none where the settings say
-    architecture: str  # what model managers call it: ``modelspec.architecture`` in the header of exported weights
-    package: str | None = None  # where it comes from, with its version; none for what is built in
+    place: str
+    pipeline: str | None
+    architecture: str
+    shape: str | None = None
+    package: str | None = None
 
     def check_available(self, chosen: Any) -> None:
         """Make sure in a moment, and without torch, that the checkpoint is there.

@@ -4,6 +4,7 @@ No torch here.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from rlrefine.planning import components as c
 from rlrefine.planning.components import Bytes, Phases
@@ -43,7 +44,7 @@ def _keys(recipe: Recipe, label: str, phase: str, part: str) -> Iterator[str]:
             yield "policy.quantize=int8"
         if engine.name != "deepspeed" or engine.zero_stage != 3:
             yield "engine.name=deepspeed engine.zero_stage=3 on several devices"
-    elif part in (c.TEXT, c.AUTOENCODER) and not policy.offload_encoders:
+    elif part in (c.TEXT, c.AUTOENCODER) and _could(policy, "offload_encoders"):
         yield "policy.offload_encoders=true"
     elif part in (c.OPTIMIZER, c.GRADIENTS, c.TRAINED, c.COPY, c.AVERAGE, c.OLD):
         if policy.lora is None:
@@ -64,7 +65,7 @@ def _fewer_at_once(recipe: Recipe, label: str, phase: str) -> Iterator[str]:
     policy, stage = recipe.policy.settings, recipe.stages[label]
     if phase.startswith("evaluation") and recipe.evaluation.batch > 1:
         yield f"evaluation.batch below {recipe.evaluation.batch}"
-    if phase == c.UPDATE and not policy.gradient_checkpointing:
+    if phase == c.UPDATE and _could(policy, "gradient_checkpointing"):
         yield "policy.gradient_checkpointing=true"
     at_once = stage.rollout_batch or stage.micro_batch
     if phase == c.ROLLOUT and at_once != 1:
@@ -73,9 +74,14 @@ def _fewer_at_once(recipe: Recipe, label: str, phase: str) -> Iterator[str]:
         yield f"stages.{label}.micro_batch below {stage.micro_batch or 'all samples of the step'}"
     if phase in (c.DECODE, c.REWARD) and stage.reward_batch != 1:
         yield f"stages.{label}.reward_batch below {stage.reward_batch or 'what is scored at once'}"
-    if phase in (c.DECODE, c.EVALUATION_DECODE) and not policy.tiled_decode:
+    if phase in (c.DECODE, c.EVALUATION_DECODE) and _could(policy, "tiled_decode"):
         yield "policy.tiled_decode=true"
     if phase in (c.ENCODE, c.PROMPTS) and not (recipe.data.keep_encoded or recipe.data.encoded_cache):
         yield "data.keep_encoded=1, which encodes each row alone"
     if phase in (c.ENCODE, c.PROMPTS) and stage.prompts_per_step > 1:
         yield f"stages.{label}.prompts_per_step below {stage.prompts_per_step}, or more devices"
+
+
+def _could(policy: Any, key: str) -> bool:
+    """Whether the policy has a key that saves memory, which is not set; one of another package may not have it."""
+    return not getattr(policy, key, True)

@@ -78,7 +78,8 @@ def shape_of(
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
     for part in parts.values():
         part.requires_grad_(False).eval()
-    placed = replace(settings, offload_encoders=False)  # where they are is decided when the phases are put together
+    # Where encoders are is decided when the phases are put together.
+    placed = replace(settings, offload_encoders=False) if hasattr(settings, "offload_encoders") else settings
     texts = [part for name, part in parts.items() if name.startswith("text_encoder")]
     return Shape(
         policy=kind(pipeline, placed, autocast=precision == "bf16" and settings.lora is None),

@@ -1,14 +1,13 @@
 """Put a plan together: arithmetic, memory by phase and component, disk and licences."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from policies.registry import POLICIES
-from rlrefine.errors import UsageError
 from rlrefine.planning import components as c
 from rlrefine.planning.advice import misfits
 from rlrefine.planning.components import Phases
@@ -20,7 +19,7 @@ from rlrefine.planning.process import Process
 from rlrefine.planning.rows import rows_in_data
 from rlrefine.planning.samples import rollout_plan, shortened
 from rlrefine.planning.scorers import scorers
-from rlrefine.planning.shapes import SHAPES
+from rlrefine.planning.shapes import has_shape, shape_for
 from rlrefine.recipe.licences import Entry, ledger
 from rlrefine.recipe.schema import Recipe
 from rlrefine.training.registry import OBJECTIVES
@@ -32,7 +31,9 @@ class Plan:
 
     Args:
         counts: the arithmetic of each stage.
-        memory: for each stage and number of devices the phases of one device.
+        memory: for each stage and number of devices the phases of one device; none where the policy is of a package
+            that does not say how it is made without weights.
+        disk: what is written; none there too.
         assumed: what had to be assumed; nothing where all configurations were at hand.
         warnings: what does not fit, and what could not be predicted.
     """
@@ -41,7 +42,7 @@ class Plan:
     on_gpu: bool
     counts: Mapping[str, Counts]
     memory: Mapping[str, Mapping[int, Phases]]
-    disk: Disk
+    disk: Disk | None
     licences: tuple[Entry, ...]
     assumed: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -67,39 +68,24 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
         gib: memory of one device; what needs more is a warning.
 
     Raises:
-        UsageError: the rows cannot be shared by so many devices, a configuration cannot be read, or the policy is one
-            of another package.
+        UsageError: the rows cannot be shared by so many devices, a configuration cannot be read, or what another
+            package says of its policy is no shape.
     """
-    if recipe.policy.name not in SHAPES:
-        raise UsageError(
-            f"no plan for {recipe.policy.name} of {POLICIES[recipe.policy.name].package}: how large it is cannot be "
-            "told before it is loaded; rlrefine validate counts its network evaluations"
-        )
     numbers = device_counts(recipe, devices)
-    stages = {label: plan_stage(recipe, label, numbers, on_gpu=on_gpu) for label in recipe.stages}
-    warnings = _limits(recipe, dict.fromkeys(name for stage in stages.values() for name in stage.left_out))
+    counts = {label: count(recipe, label) for label in recipe.stages}
+    planned = recipe.stages if has_shape(recipe.policy.name) else ()
+    stages = {label: plan_stage(recipe, label, numbers, on_gpu=on_gpu) for label in planned}
+    warnings = _limits(recipe, stages)
     if gib is not None:
         for label, stage in stages.items():
             for number, phases in stage.memory.items():
                 warnings += misfits(recipe, label, number, phases, gib)
-    parts = recipe.stages
-    counts = {label: count(recipe, label) for label in parts}
-    written = {label: -(-counts[label].steps // recipe.run.checkpoint_every) for label in stages}
     return Plan(
         recipe=recipe,
         on_gpu=on_gpu,
         counts=counts,
         memory={label: stage.memory for label, stage in stages.items()},
-        disk=disk(
-            {label: stage.trained for label, stage in stages.items()},
-            {label: stage.below for label, stage in stages.items()},
-            {
-                label: (part.ema is not None) + ("old" in OBJECTIVES[part.objective].uses)
-                for label, part in parts.items()
-            },
-            written,
-            recipe.run.keep,
-        ),
+        disk=_disk(recipe, stages, counts) if stages else None,
         licences=tuple(ledger(recipe)),
         assumed=tuple(dict.fromkeys(stage.assumed for stage in stages.values() if stage.assumed)),
         warnings=tuple(warnings),
@@ -109,7 +95,7 @@ def make_plan(recipe: Recipe, *, devices: int = 1, on_gpu: bool = False, gib: fl
 def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) -> StagePlan:
     """Predict the memory of one stage on each number of devices."""
     with pretending() as live:
-        shape, scoring = SHAPES[recipe.policy.name](recipe.policy.settings, recipe.engine.precision), scorers(recipe)
+        shape, scoring = shape_for(recipe.policy, recipe.engine.precision), scorers(recipe)
         with in_earnest():  # noise levels are looked at
             schedule = shape.policy.schedule((recipe.data.size[0], recipe.data.size[1]))
             plan = rollout_plan(recipe, label, schedule)
@@ -133,6 +119,21 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
         below = sum(map(_bytes, process.earlier))
     return StagePlan(
         memory=memory, trained=weights.trained, below=below, assumed=shape.assumed, left_out=scoring.left_out
+    )
+
+
+def _disk(recipe: Recipe, stages: Mapping[str, StagePlan], counts: Mapping[str, Counts]) -> Disk:
+    """What all stages write."""
+    copies = {
+        label: (part.ema is not None) + ("old" in OBJECTIVES[part.objective].uses)
+        for label, part in recipe.stages.items()
+    }
+    return disk(
+        {label: stage.trained for label, stage in stages.items()},
+        {label: stage.below for label, stage in stages.items()},
+        copies,
+        {label: -(-counts[label].steps // recipe.run.checkpoint_every) for label in stages},
+        recipe.run.keep,
     )
 
 
@@ -165,7 +166,7 @@ def _placed(phases: Phases, recipe: Recipe, on_gpu: bool) -> Phases:
     if not on_gpu:
         return _sorted(phases)
     away = {name: set(c.WAITING) for name in phases}
-    if recipe.policy.settings.offload_encoders:
+    if getattr(recipe.policy.settings, "offload_encoders", False):
         for part, visits in c.VISITS.items():
             for name in phases.keys() - visits:
                 away[name].add(part)
@@ -182,8 +183,12 @@ def _sorted(phases: Phases) -> Phases:
     }
 
 
-def _limits(recipe: Recipe, left_out: Iterable[str]) -> list[str]:
+def _limits(recipe: Recipe, stages: Mapping[str, StagePlan]) -> list[str]:
     """What this plan does not know."""
+    if not stages:
+        policy = f"{recipe.policy.name} of {POLICIES[recipe.policy.name].package}"
+        return [f"policy.name: memory and disk are not predicted, since the entry of {policy} has no shape"]
+    left_out = dict.fromkeys(label for stage in stages.values() for label in stage.left_out)
     notes = [f"rewards.{label}: its memory is not predicted" for label in left_out]
     if getattr(recipe.policy.settings, "quantize", None) is not None:
         notes.append("policy.quantize: base weights are shown as they are before they are stored in 8 bits")

@@ -170,7 +170,7 @@ class Process:
     def _tell_prompts_apart(self) -> None:
         """While a text encoder works, the phase is that of the prompts."""
         phases: list[str] = []
-        for module in self.shape.parts[c.TEXT].children():
+        for module in self.shape.parts.get(c.TEXT, torch.nn.Module()).children():
             module.register_forward_pre_hook(lambda *_: phases.append(self.live.switch(c.PROMPTS)))
             module.register_forward_hook(lambda *_: self.live.switch(phases.pop()) and None)
 

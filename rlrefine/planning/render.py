@@ -9,6 +9,7 @@ from rich.table import Table
 from rlrefine.planning import components as c
 from rlrefine.planning.advice import GIB
 from rlrefine.planning.components import Phases
+from rlrefine.planning.disk import Disk
 from rlrefine.planning.plan import Plan
 
 MIB = 2**20
@@ -25,7 +26,9 @@ def show(plan: Plan, console: Console) -> None:
     parts: list[RenderableType] = [_arithmetic(plan)]
     for label, memory in plan.memory.items():
         parts += [_memory(label, devices, phases) for devices, phases in memory.items()]
-    parts += [_disk(plan), _licences(plan)]
+    if plan.disk is not None:
+        parts.append(_disk(plan.disk, plan.recipe.run.keep))
+    parts.append(_licences(plan))
     for part in parts:
         console.print()
         console.print(part)
@@ -44,15 +47,15 @@ def as_mapping(plan: Plan) -> dict[str, Any]:
         "assumed": list(plan.assumed),
         "stages": {
             label: {
-                "counts": asdict(plan.counts[label]),
+                "counts": asdict(counts),
                 "memory": {
                     str(devices): {name: found | {"total": sum(found.values())} for name, found in phases.items()}
-                    for devices, phases in memory.items()
+                    for devices, phases in plan.memory.get(label, {}).items()
                 },
             }
-            for label, memory in plan.memory.items()
+            for label, counts in plan.counts.items()
         },
-        "disk": asdict(plan.disk),
+        "disk": plan.disk and asdict(plan.disk),
         "licences": [asdict(entry) for entry in plan.licences],
         "warnings": list(plan.warnings),
     }
@@ -89,12 +92,12 @@ def _memory(label: str, devices: int, phases: Phases) -> Table:
     return table
 
 
-def _disk(plan: Plan) -> Table:
-    table = Table(title=f"disk: {_size(plan.disk.run)} at most for the whole run", title_justify="left", box=None)
-    for name in ("stage", "a checkpoint", f"kept, {plan.recipe.run.keep} at most", "weights handed over"):
+def _disk(disk: Disk, keep: int) -> Table:
+    table = Table(title=f"disk: {_size(disk.run)} at most for the whole run", title_justify="left", box=None)
+    for name in ("stage", "a checkpoint", f"kept, {keep} at most", "weights handed over"):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for label, size in plan.disk.checkpoint.items():
-        table.add_row(label, _size(size), _size(plan.recipe.run.keep * size), _size(plan.disk.weights[label]))
+    for label, size in disk.checkpoint.items():
+        table.add_row(label, _size(size), _size(keep * size), _size(disk.weights[label]))
     return table
 
 

@@ -1,13 +1,17 @@
 """Policies without weights: the real classes, from the configurations of a checkpoint, around empty tensors."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from policies.loading import DTYPES
+from policies.registry import POLICIES
 from policies.settings import FluxKontextSettings, InstructPix2PixSettings, Precision
+from rlrefine.errors import RlrefineError, UsageError
 from rlrefine.planning.configs import Configs, NoTokens, Shape, configs_of, network_numbers, numbers, shape_of
 from rlrefine.planning.multi_shapes import flux2, qwen_image_edit_plus
 from rlrefine.planning.pretend import in_earnest
+from rlrefine.recipe.schema import PolicyPart
 
 FLUX_KONTEXT_DEV: Configs = {
     "transformer": {"guidance_embeds": True},
@@ -54,12 +58,25 @@ million parameters), its autoencoder (84 million), CLIP ViT-L/14's text encoder,
 
 def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
     """FLUX.1-Kontext as ``FluxKontext.load`` would place it, without its weights."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+    from diffusers import FluxKontextPipeline
 
     from policies.flux_kontext import FluxKontext
 
     configs, assumed = configs_of(settings, FLUX_KONTEXT_DEV, FLUX_KONTEXT_PUBLISHED)
+    pipeline = FluxKontextPipeline(**flux_parts(configs, settings, precision))
+    return shape_of(FluxKontext, pipeline, settings, precision, assumed)
+
+
+def flux_parts(configs: Configs, settings: Any, precision: Precision) -> dict[str, Any]:
+    """The parts of a pipeline of the FLUX.1 family, without their weights.
+
+    Args:
+        configs: of transformer, autoencoder and both text encoders, as ``FLUX_KONTEXT_DEV`` has them.
+        settings: with ``lora``.
+    """
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
     with network_numbers(settings, precision):
         transformer: Any = FluxTransformer2DModel.from_config(dict(configs["transformer"]))
     with numbers(DTYPES[precision]):
@@ -67,11 +84,10 @@ def flux_kontext(settings: FluxKontextSettings, precision: Precision) -> Shape:
         clip: Any = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
         t5: Any = T5EncoderModel(T5Config(**configs["text_encoder_2"]))
     tokens: Any = NoTokens(clip.config.max_position_embeddings)
-    pipeline = FluxKontextPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae, text_encoder=clip, tokenizer=tokens,
-        text_encoder_2=t5, tokenizer_2=tokens, transformer=transformer,
-    )  # fmt: skip
-    return shape_of(FluxKontext, pipeline, settings, precision, assumed)
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(), "vae": vae, "text_encoder": clip, "tokenizer": tokens,
+        "text_encoder_2": t5, "tokenizer_2": tokens, "transformer": transformer,
+    }  # fmt: skip
 
 
 def instruct_pix2pix(settings: InstructPix2PixSettings, precision: Precision) -> Shape:
@@ -110,4 +126,32 @@ SHAPES: dict[str, Callable[[Any, Precision], Shape]] = {
     "qwen_image_edit_plus": qwen_image_edit_plus,
     "instruct_pix2pix": instruct_pix2pix,
 }
-"""How to make each registered policy without weights."""
+"""How to make each policy of ours without weights, from its settings and the numbers of its frozen weights."""
+
+
+def has_shape(name: str) -> bool:
+    """Whether a registered policy can be made without weights: the entry of one of another package may not say how."""
+    return name in SHAPES or POLICIES[name].shape is not None
+
+
+def shape_for(policy: PolicyPart, precision: Precision) -> Shape:
+    """The policy of a recipe, one that has a shape, without its weights.
+
+    Raises:
+        UsageError: a configuration cannot be read, or what another package says of its policy gives no shape.
+    """
+    name, entry = policy.name, POLICIES[policy.name]
+    if name in SHAPES:
+        return SHAPES[name](policy.settings, precision)
+    place = str(entry.shape)
+    module, _, function = place.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)(policy.settings, precision)
+    except RlrefineError:
+        raise
+    except Exception as error:  # a foreign module may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{name} of {entry.package} cannot be made without weights by {place}: {reason}") from error
+    if not isinstance(made, Shape):
+        raise UsageError(f"{place} of {entry.package} gives {made!r}, expected a {Shape.__module__}.{Shape.__name__}")
+    return made

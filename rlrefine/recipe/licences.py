@@ -6,7 +6,7 @@ What is not known is said to be not known: ask where it comes from. This is no l
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.registry import EMBEDDED
+from policies.registry import EMBEDDED, POLICIES
 from rewards.licences import OURS, REWARDS, UNKNOWN, Terms, licence_of
 from rlrefine.data.sources import parse_source
 from rlrefine.recipe.paths import checkpoint_folder
@@ -15,6 +15,7 @@ from rlrefine.recipe.schema import Recipe
 FLUX2_APACHE = ("FLUX.2-klein-4B", "FLUX.2-klein-base-4B")
 FLUX2_NON_COMMERCIAL = ("FLUX.2-klein-9B", "FLUX.2-klein-base-9B", "FLUX.2-dev")
 
+CODE = "Apache-2.0 (diffusers, transformers, peft)"
 CHECKPOINTS = {
     "black-forest-labs/FLUX.1-Kontext-dev": "FLUX.1 [dev] Non-Commercial License",
     **{f"black-forest-labs/{name}": "Apache-2.0" for name in FLUX2_APACHE},
@@ -40,7 +41,9 @@ def ledger(recipe: Recipe) -> list[Entry]:
     """The terms of base model, rewards and data."""
     checkpoint = recipe.policy.settings.checkpoint
     base = CHECKPOINTS.get(checkpoint) or _said_in(checkpoint_folder(checkpoint))
-    entries = [Entry(part=f"base model {checkpoint}", weights=base, code="Apache-2.0 (diffusers, transformers, peft)")]
+    package = POLICIES[recipe.policy.name].package
+    code = CODE if package is None else f"{CODE}; {package}: {UNKNOWN}"
+    entries = [Entry(part=f"base model {checkpoint}", weights=base, code=code)]
     for label, reward in recipe.rewards.items():
         terms = REWARDS.get(reward.name, Terms(UNKNOWN, UNKNOWN))
         loaded = "; ".join(f"{name}: {licence_of(name)}" for name in getattr(reward.settings, "weights", ()))

@@ -1,6 +1,7 @@
 """A policy in a package of its own: FLUX.1-Fill, which paints anew what a mask covers.
 
-No torch here: a recipe is checked before torch is imported. The model itself is in ``my_policy.flux_fill``.
+No torch here: a recipe is checked before torch is imported. The model itself is in ``my_policy.flux_fill``,
+its sizes in ``my_policy.shape``.
 """
 
 from dataclasses import dataclass, field
@@ -44,4 +45,5 @@ ENTRY = Entry(
     place="my_policy.flux_fill:FluxFill",
     pipeline="FluxFillPipeline",
     architecture="flux-1-fill-dev",
+    shape="my_policy.shape:flux_fill",
 )
