@@ -56,7 +56,10 @@ def _settings_of(name: str, reward: type) -> type:
         parameters: Mapping[str, inspect.Parameter] = {}
     else:
         parameters = inspect.signature(reward).parameters
-    hints = get_type_hints(reward.__init__) if parameters else {}
+    try:
+        hints = get_type_hints(reward.__init__) if parameters else {}
+    except Exception as error:  # an annotation may name anything
+        raise RegistryError(f"{name!r}: the types of its constructor cannot be told: {error}") from error
     columns: list[tuple[str, Any, Any]] = []
     for key, parameter in parameters.items():
         hint = hints.get(key, type(parameter.default))

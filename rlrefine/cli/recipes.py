@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
@@ -107,12 +108,18 @@ def validate(recipe: str, overrides: Sequence[str], as_json: bool) -> None:
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of a recipe, for completion in an editor.
+@click.option("--built-in", is_flag=True, help="Without what other packages bring.")
+def schema(built_in: bool) -> None:
+    """Print the JSON Schema of a recipe, for completion in an editor: of all parts that are installed.
 
     \b
-    rlrefine schema > schema.json
+    rlrefine schema > schema.json    # and in the recipe: # yaml-language-server: $schema=schema.json
     """
     from rlrefine.recipe.json_schema import json_schema
+    from rlrefine.recipe.plugins import register_installed
 
+    with redirect_stdout(sys.stderr):  # whatever a package says when it is imported
+        problems = [] if built_in else register_installed()
+    for problem in problems:
+        click.echo(f"rlrefine: left out: {problem}", err=True)
     click.echo(json.dumps(json_schema(), indent=1))

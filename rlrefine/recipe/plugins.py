@@ -1,5 +1,5 @@
 """Parts of other packages in a recipe: policies and objectives are imported when it names them, rewards are known by
-name until all else is right, and only then imported.
+name until all else is right, and only then imported. The JSON Schema knows all that are installed.
 """
 
 import copy
@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
+from pydantic import TypeAdapter
+
 from rewards.registry import REWARDS, Entry, RegistryError
 from rlrefine.errors import RecipeError
 from rlrefine.plugins import GROUPS, Group
+from rlrefine.recipe.document import OBJECTIVE, POLICY, REWARD, variant
 from rlrefine.recipe.problems import Path, Problem
 from rlrefine.recipe.reading import Source
 from rlrefine.recipe.schema import RewardPart
@@ -51,11 +54,41 @@ def _register(source: Source, group: Group, tag: str, parts: Mapping[Path, objec
     for place, name in _new(group, tag, parts).items():
         path = (*place, tag)
         try:
-            group.registry[name] = group.read(name)
+            _read(group, name)
         except RegistryError as error:
             expected = f"a {noun} that can be imported" if noun != "objective" else "an objective that can be imported"
             problems.append(Problem(path=path, found=str(error), expected=expected, origin=source.origin(path)))
     return problems
+
+
+def register_installed() -> list[str]:
+    """Register all that other packages bring, whether or not a recipe names it; gives what is wrong with the others."""
+    problems = []
+    for group in GROUPS.values():
+        for name in group.offered():
+            try:
+                _read(group, name)
+            except RegistryError as error:
+                problems.append(str(error))
+    return problems
+
+
+def _read(group: Group, name: str) -> None:
+    """Register a part of another package.
+
+    Raises:
+        RegistryError: it cannot be imported, or its settings are none that can stand in a file.
+    """
+    entry = group.read(name)
+    (kind,) = (kind for kind in (POLICY, REWARD, OBJECTIVE) if kind.registry is group.registry)
+    try:
+        TypeAdapter(variant(kind, name, entry.settings)).json_schema()
+    except Exception as error:  # foreign settings may raise anything
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise RegistryError(
+            f"the settings of {name!r} of {entry.package} cannot stand in a recipe: {reason}"
+        ) from error
+    group.registry[name] = entry
 
 
 def _new(group: Group, tag: str, parts: Mapping[Path, object]) -> dict[Path, str]:

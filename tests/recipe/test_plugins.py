@@ -1,15 +1,19 @@
 """Policies, objectives and recipes of other packages: named in a recipe, listed, and broken in every way. No torch."""
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from policies.registry import POLICIES
 from rlrefine.catalogue import catalogue
+from rlrefine.cli import main
 from rlrefine.errors import RecipeError, UsageError
 from rlrefine.plugins import GROUPS
 from rlrefine.recipe.load import load_recipe
-from rlrefine.recipe.reading import copy_recipe, find_recipe
+from rlrefine.recipe.reading import copy_recipe, find_recipe, schema_file
 from rlrefine.training.registry import OBJECTIVES
 from tests.rewards.test_plugins import install
 
@@ -40,6 +44,11 @@ class Settings:
 ENTRY = Entry(settings=Settings, place="nowhere:Nothing", uses=frozenset({"targets"}))
 """
 
+UNFIT = OBJECTIVE.replace("pull: float = 1.0", "pull: Callable = print").replace(
+    "from dataclasses", "from collections.abc import Callable\nfrom dataclasses"
+)
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
@@ -60,6 +69,7 @@ def site(tmp_path, monkeypatch):
 def both(site):
     install(site, "a_policy", {"mine": "a_policy:ENTRY"}, POLICY, group="rlrefine.policies")
     install(site, "an_objective", {"simple": "an_objective:ENTRY"}, OBJECTIVE, group="rlrefine.objectives")
+    return site
 
 
 @pytest.fixture
@@ -167,8 +177,46 @@ def test_a_recipe_that_is_not_there_is_said(site):
     assert "some_recipes" not in str(find_recipe("omnirefiner_tiny"))
 
 
-def test_a_plan_says_that_it_knows_ours_alone(both, file):
-    from rlrefine.planning.plan import make_plan
+def test_the_schema_knows_what_is_installed_and_loads_no_torch(both, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{both}:{ROOT}")
+    code = "import sys; from rlrefine.cli import main; main(['schema']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    schema = json.loads(done.stdout)
+    assert schema["$defs"]["simple"]["properties"]["pull"]["description"] == "How much."
+    assert schema["properties"]["policy"]["discriminator"]["mapping"]["mine"] == "#/$defs/mine"
+    shipped = json.loads(schema_file().read_text())
+    assert {name: schema["$defs"][name] for name in shipped["$defs"]} == shipped["$defs"]  # ours are as they were
 
-    with pytest.raises(UsageError, match=r"no plan for mine of a_policy 1\.0"):
-        make_plan(load_recipe(file))
+
+def test_the_shipped_schema_is_what_is_built_in_whatever_is_installed(both, capsys):
+    main(["schema", "--built-in"])
+    assert capsys.readouterr().out == schema_file().read_text()
+    assert "an_objective" not in sys.modules
+
+
+def test_what_is_broken_is_left_out_of_the_schema_and_said(site, capsys):
+    noisy = f"print('hello')\n{POLICY}"
+    install(site, "a_policy", {"mine": "a_policy:ENTRY"}, noisy, group="rlrefine.policies")
+    install(site, "an_objective", {"simple": "an_objective:ENTRY"}, UNFIT, group="rlrefine.objectives")
+    install(site, "other", {"bright": "other:Bright"}, "import nothing_there\n")
+    main(["schema"])
+    shown = capsys.readouterr()
+    known = set(json.loads(shown.out)["$defs"])
+    assert "mine" in known
+    assert not {"simple", "bright"} & known
+    assert [line.partition(": ")[2] for line in shown.err.splitlines() if line != "hello"] == [
+        "left out: 'bright' of other 1.0 cannot be imported: ModuleNotFoundError: No module named 'nothing_there'",
+        "left out: the settings of 'simple' of an_objective 1.0 cannot stand in a recipe: "
+        "PydanticInvalidForJsonSchema: Cannot generate a JsonSchema for core_schema.CallableSchema",
+    ]
+
+
+def test_settings_that_no_file_can_hold_are_one_problem(site, file):
+    install(site, "a_policy", {"mine": "a_policy:ENTRY"}, POLICY, group="rlrefine.policies")
+    install(site, "an_objective", {"simple": "an_objective:ENTRY"}, UNFIT, group="rlrefine.objectives")
+    with pytest.raises(
+        RecipeError, match=r"objective: found the settings of 'simple' .* cannot stand in a recipe"
+    ) as raised:
+        load_recipe(file)
+    assert len(raised.value.problems) == 1

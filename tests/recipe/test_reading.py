@@ -170,7 +170,7 @@ def test_a_document_is_read_alike_by_all_types_and_by_those_that_it_names(name):
 
 
 def test_the_shipped_schema_is_that_of_the_dataclasses():
-    """If not: rlrefine schema > recipes/schema.json"""
+    """If not: rlrefine schema --built-in > recipes/schema.json"""
     assert json.loads(built_in_recipes()["omnirefiner_tiny"].with_name("schema.json").read_text()) == json_schema()
 
 
