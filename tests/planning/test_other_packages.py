@@ -28,12 +28,12 @@ from tests.rewards.test_plugins import install
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_policy"
 RECIPE = """
 policy: {{name: flux_fill, checkpoint: {checkpoint}, prompt_tokens: 16, lora: {{rank: 2, alpha: 2}}}}
-data: {{train: "photos:train", validation: "photos:validation"}}
+data: {{train: "photos:train", size: [32, 32]}}
 rewards: {{pixel: {{name: masked_pixel}}}}
 stages:
   learn: {{objective: grpo, steps: 2, prompts_per_step: 2, group_size: 4, micro_batch: 4, optimizer: {{lr: 1.0e-3}},
           rollout: {{steps: 3, guidance: 30.0, stochastic: {{size: 2}}}}}}
-evaluation: {{rows: 4, validation_rows: 4, steps: 2, guidance: 30.0}}
+evaluation: {{guidance: 30.0}}
 run: {{out: {out}, name: theirs, trackers: []}}
 """
 
@@ -57,6 +57,7 @@ def file(tmp_path, monkeypatch, checkpoint):
     file = tmp_path / "theirs.yaml"
     file.write_text(RECIPE.format(checkpoint=checkpoint, out=tmp_path))
     yield file
+    monkeypatch.undo()
     POLICIES.pop("flux_fill", None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_policy"]:
         del sys.modules[name]
