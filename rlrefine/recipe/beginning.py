@@ -15,7 +15,7 @@ from rlrefine.errors import RecipeError, UsageError
 from rlrefine.recipe.keys import meaning
 from rlrefine.recipe.load import check_source
 from rlrefine.recipe.problems import COMMAND_LINE, Path, Problem
-from rlrefine.recipe.reading import Source, find_recipe, read, schema_file, with_overrides
+from rlrefine.recipe.reading import Source, find_recipe, read, schema_file
 from rlrefine.recipe.resolved import flow
 
 LONGEST, WIDEST = 120, 40
@@ -53,11 +53,12 @@ def begin(target: FilePath, base: str, overrides: Sequence[str] = ()) -> list[Pr
     if os.path.lexists(target):
         raise UsageError(f"{target} exists; choose another name")
     file = find_recipe(base)
-    source = read(file)
-    left = _problems(with_overrides(source, overrides))
+    source = read(file, overrides)
+    left = _problems(source)
     if wrong := [problem for problem in left if problem.origin and problem.origin.source.startswith(COMMAND_LINE)]:
         raise RecipeError(wrong)
-    below = {key: value for key, value in source.data.items() if key != "base"}
+    written = read(file) if overrides else source
+    below = {key: value for key, value in written.data.items() if key != "base"}
     named = _named_from(base, file, target.parent)
     head = HEAD.format(schema=schema_file(), base=named, base_line=flow({"base": named}), file=target)
     try:
