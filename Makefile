@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 TEST_ENV := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-browser test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix tiny-flux2 clean
+.PHONY: demo test test-slow test-browser test-gpu test-environments seeds studies studies-methods studies-spie setup setup-dev lint types contracts unit docs format tiny-kontext tiny-pix2pix tiny-flux2 clean
 
 demo: setup
 	$(BIN)/rlrefine train omnirefiner_tiny run.name=demo-$$(date +%Y%m%d-%H%M%S)
@@ -43,8 +43,15 @@ types: setup-dev
 contracts: setup-dev
 	$(BIN)/lint-imports
 
+# Files in the order of their folders, so that no long one is begun last; doctests end it.
+PYTEST := $(TEST_ENV) $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
 unit: setup-dev
-	$(TEST_ENV) $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile -m "not browser"
+	$(PYTEST) -m "not browser and not slow"
+
+# What repeats the idea of a test of `make unit`: further moments of a kill, levels of ZeRO, ready studies.
+test-slow: setup-dev
+	$(PYTEST) -m slow tests
 
 # The pages of runs and studies in headless Chromium; each test says why where there is none.
 test-browser: setup-dev

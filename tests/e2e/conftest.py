@@ -1,5 +1,6 @@
 """A whole run in seconds: random weights of the real classes, twelve rows of 32 × 32, a few steps a stage."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -139,7 +140,9 @@ def run_in_child(action) -> int:
         os._exit(0)
 
     child = multiprocessing.get_context("fork").Process(target=work)
+    gc.freeze()  # a stage collects garbage as it ends: what is older than the child is none of it
     child.start()
+    gc.unfreeze()
     child.join()
     assert child.exitcode is not None
     return child.exitcode

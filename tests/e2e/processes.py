@@ -1,5 +1,6 @@
 """Processes that know of each other, forked from the warm one that runs the tests."""
 
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ def in_processes(action, count=2, patience=240) -> list[int]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     children = []
+    gc.freeze()  # a stage collects garbage as it ends: what is older than the processes is none of it
     for rank in range(count):
         child = os.fork()
         if child == 0:
@@ -35,6 +37,7 @@ def in_processes(action, count=2, patience=240) -> list[int]:
                 sys.stdout.flush()
                 os._exit(code)
         children.append(child)
+    gc.unfreeze()
     codes: dict[int, int] = {}
     until = time.monotonic() + patience
     while len(codes) < count:

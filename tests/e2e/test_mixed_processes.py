@@ -15,6 +15,7 @@ from rlrefine.recipe.load import load_recipe
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import start
 from tests.e2e.processes import in_processes
+from tests.tiers import slow_but
 
 ROW_BY_ROW = [
     "stages.sft.micro_batch=1", "stages.grpo.micro_batch=3", "stages.grpo.rollout_batch=3", "evaluation.batch=1"
@@ -63,7 +64,7 @@ def alone(recipe_file):
     return trained(recipe_file, "alone", [], 1)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", slow_but({"ddp", "zero3"}, ENGINES))
 def test_two_processes_learn_from_mixed_rows_what_one_does(alone, recipe_file, engine):
     found = trained(recipe_file, engine, ENGINES[engine], 2)
     assert found.keys() == alone.keys()

@@ -6,9 +6,6 @@ Processes are forked from this warm one and speak over gloo, as those that ``--n
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -20,6 +17,7 @@ from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import resume, start
 from tests.e2e.conftest import KillAt, result_of
 from tests.e2e.processes import in_processes
+from tests.tiers import slow_but
 
 ENGINES = {
     "ddp": ["engine.name=ddp"],
@@ -28,14 +26,17 @@ ENGINES = {
     "zero3": ["engine.name=deepspeed", "engine.zero_stage=3"],
 }
 TOLERANCE = 1e-5
+STEPS = 3
+IN_THE_THIRD = 2 * 7 + 2
+"""Reports of the rollout until then: of a step 2 rows, each a chunk of 3 transitions, and its end."""
 
 
 @pytest.fixture(scope="module")
 def recipe_file(recipe_text, tmp_path_factory):
-    """Five steps of each stage, with everything on that touches the weights: EMA, reference, continuing, clipping."""
+    """A few steps of each stage, with everything on that touches the weights: EMA, reference, continuing, clipping."""
     plain = yaml.safe_load(recipe_text)
     for stage in plain["stages"].values():
-        stage |= {"steps": 5, "prompts_per_step": 4}
+        stage |= {"steps": STEPS, "prompts_per_step": 4}
         stage["optimizer"] |= {"lr": 1e-3, "max_grad_norm": 0.5}
     plain["stages"]["sft_more"]["steps"] = 1
     plain["evaluation"] |= {"rows": 5, "validation_rows": 3, "every": None, "batch": 2}
@@ -45,10 +46,25 @@ def recipe_file(recipe_text, tmp_path_factory):
     return file
 
 
-def train(recipe_file, name, changes=(), reporter=lambda rank: LineReporter()):
+def train(recipe_file, name, changes=(), only_stage=None):
     root = recipe_file.parent / name
     recipe = load_recipe(recipe_file, [f"run.out={recipe_file.parent}", f"run.name={name}", *changes])
-    return in_processes(lambda rank: start(recipe, name, reporter(rank))), root
+    return in_processes(lambda rank: start(recipe, name, LineReporter(), only_stage)), root
+
+
+def before_the_last_stage(root, name):
+    """A copy of a run as it was when its last stage began."""
+    copy = shutil.copytree(root, root.parent / name)
+    for folder in (copy / "stages" / "grpo", copy / "evaluation"):
+        shutil.rmtree(folder)
+    for file in [*copy.glob("*/grpo-*"), copy / "summary.json"]:
+        file.unlink()
+    return copy
+
+
+def the_second_dies(rank):
+    """In the third step of the last stage."""
+    return KillAt("rollout", IN_THE_THIRD) if rank == 1 else LineReporter()
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +75,23 @@ def alone(recipe_file):
     return recipe_file.parent / "alone"
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=slow_but({"ddp", "zero2"}, ENGINES))
 def together(request, recipe_file):
-    """The run of two processes under an engine, and the changes to the recipe that chose it."""
+    """The run of two processes under an engine."""
     codes, root = train(recipe_file, request.param, ENGINES[request.param])
     assert codes == [0, 0]
-    return root, ENGINES[request.param]
+    return root
 
 
 def tensors_of(root, stage):
     return load_file(root / "stages" / stage / "weights" / f"{'sft' if stage == 'sft_more' else stage}.safetensors")
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+@pytest.mark.parametrize("engine", slow_but({"ddp"}, ["ddp", "zero2"]))
 def test_merged_adapters_change_rounding_alone(alone, recipe_file, engine):
     """Each process merges into its own copy of the network, and all of them into the same."""
-    changes = [*ENGINES[engine], "stages.grpo.rollout.merge_adapters=true"]
-    codes, root = train(recipe_file, f"merged-{engine}", changes)
+    changes = [*ENGINES[engine], "stages.grpo.rollout.merge_adapters=true", f"stages.grpo.init={alone}/sft"]
+    codes, root = train(recipe_file, f"merged-{engine}", [*changes, "data.heldout=null"], only_stage="grpo")
     assert codes == [0, 0]
     expected, found = tensors_of(alone, "grpo"), tensors_of(root, "grpo")
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= 10 * TOLERANCE
@@ -95,7 +111,7 @@ def nft_alone(recipe_file):
     return recipe_file.parent / "nft-alone"
 
 
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+@pytest.mark.parametrize("engine", slow_but({"ddp"}, ["ddp", "zero3"]))
 def test_the_old_policy_of_nft_follows_in_every_process(nft_alone, recipe_file, engine):
     """It makes the second step's rollouts, and is neither the first policy nor the trained one by then."""
     codes, root = train(recipe_file, f"nft-{engine}", [*ENGINES[engine], *NFT])
@@ -112,7 +128,7 @@ def test_the_old_policy_of_nft_follows_in_every_process(nft_alone, recipe_file, 
 
 @pytest.mark.parametrize("stage", ["sft", "sft_more", "grpo"])
 def test_two_processes_make_the_weights_of_one(alone, together, stage):
-    expected, found = tensors_of(alone, stage), tensors_of(together[0], stage)
+    expected, found = tensors_of(alone, stage), tensors_of(together, stage)
     assert found.keys() == expected.keys()
     worst = max((found[name] - expected[name]).abs().max().item() for name in expected)
     moved = max(value.abs().max().item() for name, value in expected.items() if "lora_B" in name)  # from zero
@@ -124,21 +140,21 @@ def test_two_processes_see_the_same_rows_groups_noise_and_rewards(alone, togethe
     def records(root):
         return [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
 
-    for ours, theirs in zip(records(together[0]), records(alone), strict=True):
+    for ours, theirs in zip(records(together), records(alone), strict=True):
         assert ours == pytest.approx(theirs, abs=2e-4)
 
 
 def test_two_processes_measure_the_same_held_out_rows(alone, together):
     for table in (alone / "evaluation").glob("*/table.json"):
-        found = json.loads((together[0] / table.relative_to(alone)).read_text())
+        found = json.loads((together / table.relative_to(alone)).read_text())
         for name, values in json.loads(table.read_text()).items():
             assert found[name] == pytest.approx(values, abs=1e-3), (table.parent.name, name)
 
 
 def test_checkpoints_and_optimiser_are_whole_whatever_divided_them(alone, together):
     """A checkpoint of one engine is a checkpoint of every other one."""
-    name = "stages/grpo/checkpoints/step-000005/optimizer.safetensors"
-    expected, found = load_file(alone / name), load_file(together[0] / name)
+    name = f"stages/grpo/checkpoints/step-{STEPS:06d}/optimizer.safetensors"
+    expected, found = load_file(alone / name), load_file(together / name)
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-2, atol=1e-7)
@@ -171,33 +187,24 @@ def test_every_weight_is_put_together_in_the_process_that_writes(recipe_file):
         assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= 10 * TOLERANCE
 
 
-def test_a_killed_process_loses_nothing(together, recipe_file):
-    """The second process dies in the fourth step of the last stage, the launcher ends the first, and both go on."""
-    root, changes = together
-
-    def reporter(rank):
-        # a step's rollout: 2 rows, each a chunk of 3 transitions, and its end
-        return KillAt("rollout", 3 * 7 + 2) if rank == 1 else LineReporter()
-
-    codes, broken = train(recipe_file, f"{root.name}-broken", changes, reporter)
+def test_a_killed_process_loses_nothing(together):
+    """The second process dies in the last stage, the launcher ends the first, and both go on."""
+    broken = before_the_last_stage(together, f"{together.name}-broken")
+    codes = in_processes(lambda rank: resume(broken, the_second_dies(rank)))
     assert codes[1] == -signal.SIGKILL
     assert not (broken / "stages/grpo/weights").exists()
     assert in_processes(lambda rank: resume(broken, LineReporter())) == [0, 0]
-    ours, whole = result_of(broken), result_of(root)
+    ours, whole = result_of(broken), result_of(together)
     assert ours.keys() == whole.keys()
     assert [name for name in whole if ours[name] != whole[name]] == []
 
 
-def test_another_number_of_processes_can_go_on(alone, recipe_file):
-    """Two processes of one engine, then one of another: the same rows, and weights within rounding."""
-
-    def reporter(rank):
-        return KillAt("rollout", 3 * 7 + 2) if rank == 1 else LineReporter()
-
-    codes, broken = train(recipe_file, "changed", ENGINES["zero2"], reporter)
+def test_another_number_of_processes_can_go_on(alone):
+    """One process, then two of another engine, then one again: the same rows, and weights within rounding."""
+    broken = before_the_last_stage(alone, "changed")
+    codes = in_processes(lambda rank: resume(broken, the_second_dies(rank), ENGINES["zero2"]))
     assert codes[1] == -signal.SIGKILL
-    changes = ["engine.name=single"]
-    assert in_processes(lambda rank: resume(broken, LineReporter(), changes), count=1) == [0]
+    assert in_processes(lambda rank: resume(broken, LineReporter()), count=1) == [0]
     expected, found = tensors_of(alone, "grpo"), tensors_of(broken, "grpo")
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) <= TOLERANCE
 
@@ -216,57 +223,3 @@ def test_a_gradient_that_only_one_process_has_is_seen(alone, recipe_file):
     assert in_processes(work) == [0, 0]
     expected, found = tensors_of(alone, "sft"), tensors_of(recipe_file.parent / "deaf", "sft")
     assert max((found[name] - expected[name]).abs().max().item() for name in expected) > TOLERANCE
-
-
-def command(recipe_file, *arguments):
-    full = [sys.executable, "-m", "rlrefine", *arguments]
-    return subprocess.run(full, cwd=recipe_file.parent, capture_output=True, text=True, timeout=300)
-
-
-def test_the_launcher_starts_processes_and_speaks_for_them_once(recipe_file, small_rows, tmp_path):
-    """Through the command line: a picture that one process cannot read is one message, with that process's code."""
-    rows = shutil.copytree(small_rows / "train", tmp_path / "rows")
-    for file in rows.glob("*-draft.png"):
-        file.write_bytes(file.read_bytes()[:90])
-    done = command(
-        recipe_file, "train", str(recipe_file), f"data.train={rows}", "data.validation=null", "data.heldout=null",
-        "run.name=launched", *ENGINES["ddp"], "--nproc", "2",
-    )  # fmt: skip
-    assert done.returncode == 3
-    told = [line for line in done.stderr.splitlines() if line.startswith("rlrefine:")]
-    assert len(told) == 1
-    assert "cannot read" in told[0]
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (["engine.name=single"], "engine.name: single is one process, and 3 are to be started"),
-        (
-            ["engine.name=ddp"],
-            "cannot share the rows of a step equally: stages.sft.prompts_per_step: 4 rows leave 1",
-        ),
-    ],
-)
-def test_what_processes_cannot_share_is_said_before_they_are_started(recipe_file, changes, message):
-    done = command(recipe_file, "train", str(recipe_file), "run.name=never", *changes, "--nproc", "3")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert not (recipe_file.parent / "runs" / "never").exists()
-
-
-def test_ctrl_c_ends_every_process_with_one_message(recipe_file, tmp_path):
-    full = [
-        sys.executable, "-m", "rlrefine", "train", str(recipe_file), "run.name=stopped", f"run.out={tmp_path}",
-        "stages.sft.steps=500", *ENGINES["ddp"], "--nproc", "2",
-    ]  # fmt: skip
-    with subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        until = time.monotonic() + 200
-        while not (tmp_path / "stopped" / "metrics.jsonl").exists() and time.monotonic() < until:
-            time.sleep(0.2)
-        running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=120)
-    assert running.returncode == 130
-    assert told.count("rlrefine: stopped; what was saved is there") == 1
-    assert "Traceback" not in told

@@ -11,6 +11,7 @@ from rlrefine.recipe.reading import built_in_studies
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.settings import SamplingSettings
 from tests.e2e.conftest import run_in_child
+from tests.tiers import slow_but
 
 
 def shortest(name):
@@ -31,7 +32,7 @@ def shortest(name):
     return words
 
 
-@pytest.mark.parametrize("name", built_in_studies())
+@pytest.mark.parametrize("name", slow_but({"aggregation_order"}, built_in_studies()))
 def test_a_ready_study_runs(name, tmp_path):
     study, overrides = find_study(name, shortest(name), seeds=(0,))
     assert run_in_child(lambda: run_study(study, tmp_path, LineReporter(), overrides)) == 0

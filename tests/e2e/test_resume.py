@@ -10,6 +10,7 @@ from rlrefine.training import publish
 from rlrefine.training.progress import LineReporter
 from rlrefine.training.run import resume, start
 from tests.e2e.conftest import KillAt, result_of, run_in_child
+from tests.tiers import slow_but
 
 MOMENTS = {
     "before the first step": ("stage sft", 1),
@@ -25,6 +26,12 @@ MOMENTS = {
     "in the held-out table": ("stage held-out", 1),
     "in an evaluation": ("evaluation", 24),
 }
+
+
+@pytest.fixture(autouse=True)
+def without_a_report(monkeypatch, uninterrupted):
+    """It is drawn from what is compared here, and says nothing of how that came to be."""
+    monkeypatch.setattr("rlrefine.training.run.write_report", lambda runs, file: None)
 
 
 def interrupted(recipe_file, tmp_path, report, prepare=lambda: None):
@@ -43,7 +50,10 @@ def same(root, whole):
     assert [name for name in theirs if ours[name] != theirs[name]] == []
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+KEPT = {"in a supervised update", "between two updates of one rollout", "in an evaluation"}
+
+
+@pytest.mark.parametrize("moment", slow_but(KEPT, MOMENTS))
 def test_killed_and_resumed_is_as_if_nothing_had_been(moment, recipe_file, tmp_path, uninterrupted):
     code, root = interrupted(recipe_file, tmp_path, KillAt(*MOMENTS[moment]))
     assert code == -signal.SIGKILL
@@ -51,7 +61,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_been(moment, recipe_file, tmp_p
     same(root, uninterrupted)
 
 
-@pytest.mark.parametrize("nth", [1, 3, 6, 12])
+@pytest.mark.parametrize("nth", slow_but({6}, [1, 3, 6, 12]))
 def test_killed_while_a_checkpoint_is_written(nth, recipe_file, tmp_path, uninterrupted):
     """The files are there and some are hashed, but the folder has no name yet."""
     left = [nth]
@@ -95,7 +105,7 @@ def test_from_whichever_checkpoint_is_left(recipe_file, tmp_path, uninterrupted)
     assert list((root / "stages/grpo/checkpoints").glob("bad-step-000004-*"))
 
 
-@pytest.mark.parametrize("forgotten", ["optimizer", "ema", "generators not needed", "metrics"])
+@pytest.mark.parametrize("forgotten", slow_but({"optimizer"}, ["optimizer", "ema", "generators not needed", "metrics"]))
 def test_the_comparison_sees_what_is_forgotten(forgotten, recipe_file, tmp_path, uninterrupted):
     """Negative controls: drop one part of the state at resume, and the run is no longer the same."""
     from rlrefine.training import stage

@@ -21,6 +21,7 @@ from rlrefine.training.run import resume, start
 from rlrefine.training.settings import GrpoSettings, OnlineDpoSettings
 from tests.e2e.conftest import result_of
 
+UNSEEN = ["data.validation=null", "data.heldout=null"]
 ARMS = ["draft", "base", "wrong_reference", "sft", "sft_more", "grpo"]
 
 
@@ -141,14 +142,15 @@ def test_the_resolved_recipe_makes_the_same_run(uninterrupted, tmp_path):
 
 
 def test_another_seed_makes_another_run(uninterrupted, tmp_path):
-    recipe = load_recipe(uninterrupted / "resolved.yaml", [f"run.out={tmp_path}", "run.name=other", "run.seed=1"])
+    changes = [f"run.out={tmp_path}", "run.name=other", "run.seed=1", *UNSEEN]
+    recipe = load_recipe(uninterrupted / "resolved.yaml", changes)
     folder = start(recipe, "other", LineReporter(), only_stage="sft")
     ours = (folder.root / "stages/sft/weights/sft.safetensors").read_bytes()
     assert ours != (uninterrupted / "stages/sft/weights/sft.safetensors").read_bytes()
 
 
 def test_looking_at_validation_rows_changes_nothing(uninterrupted, tmp_path):
-    changes = [f"run.out={tmp_path}", "run.name=blind", "data.validation=null", "data.heldout=null"]
+    changes = [f"run.out={tmp_path}", "run.name=blind", *UNSEEN]
     folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "blind", LineReporter())
     for stage in ("sft", "grpo"):
         name = f"stages/{stage}/weights/{stage}.safetensors"
@@ -156,7 +158,7 @@ def test_looking_at_validation_rows_changes_nothing(uninterrupted, tmp_path):
 
 
 def test_a_stage_can_begin_from_another_run(uninterrupted, tmp_path):
-    changes = [f"run.out={tmp_path}", "run.name=second", f"stages.grpo.init={uninterrupted}/sft"]
+    changes = [f"run.out={tmp_path}", "run.name=second", f"stages.grpo.init={uninterrupted}/sft", *UNSEEN]
     folder = start(load_recipe(uninterrupted / "resolved.yaml", changes), "second", LineReporter(), only_stage="grpo")
     ours = (folder.root / "stages/grpo/weights/grpo.safetensors").read_bytes()
     assert ours == (uninterrupted / "stages/grpo/weights/grpo.safetensors").read_bytes()
@@ -172,6 +174,7 @@ def in_place_of_grpo(stage, whole, place, name):
     """The stage of the policy gradient with other keys, on top of a run's first one: its recipe and its folder."""
     (place / "over.yaml").write_text(f"base: {whole}/resolved.yaml\nstages:\n  grpo: {{{stage}}}\n")
     changes = [f"run.out={place}", f"run.name={name}", f"stages.grpo.init={whole}/sft", "~stages.sft_more"]
+    changes += ["data.heldout=null"]
     recipe = load_recipe(place / "over.yaml", changes)
     return recipe, start(recipe, name, LineReporter(), only_stage="grpo").root
 
@@ -312,7 +315,7 @@ def test_a_changed_recipe_is_refused_at_resume(uninterrupted, tmp_path):
 def test_changed_data_are_refused_at_resume(recipe_file, small_rows, tmp_path):
     rows = tmp_path / "rows"
     shutil.copytree(small_rows / "train", rows)
-    changes = [f"run.out={tmp_path}", "run.name=r", f"data.train={rows}", "data.heldout=null"]
+    changes = [f"run.out={tmp_path}", "run.name=r", f"data.train={rows}", "stages.sft.steps=1", *UNSEEN]
     start(load_recipe(recipe_file, changes), "r", LineReporter(), only_stage="sft")
     (rows / "metadata.jsonl").write_text((rows / "metadata.jsonl").read_text().replace("object", "subject"))
     with pytest.raises(CheckpointError, match="other data"):
@@ -356,7 +359,7 @@ def test_the_same_stage_once_more_on_top_of_another_run(uninterrupted, tmp_path)
 
 def test_a_run_is_resumed_from_any_folder(recipe_file, small_rows, tmp_path, monkeypatch):
     monkeypatch.chdir(small_rows)
-    changes = [f"run.out={tmp_path}", "run.name=r", "data.train=train", "data.validation=null", "data.heldout=null"]
+    changes = [f"run.out={tmp_path}", "run.name=r", "data.train=train", *UNSEEN]
     recipe = load_recipe(recipe_file, changes)
     start(recipe, "r", LineReporter(), only_stage="sft")
     monkeypatch.chdir(tmp_path)
@@ -383,7 +386,7 @@ def test_a_stage_goes_on_only_from_where_the_other_ended(uninterrupted, tmp_path
 def test_another_base_model_under_the_same_path_is_refused(recipe_file, checkpoint, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
-    changes = [f"run.out={tmp_path}", "run.name=r", f"policy.checkpoint={model}", "data.heldout=null"]
+    changes = [f"run.out={tmp_path}", "run.name=r", f"policy.checkpoint={model}", *UNSEEN]
     start(load_recipe(recipe_file, changes), "r", LineReporter(), only_stage="sft")
     weights = next((model / "transformer").glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
@@ -418,7 +421,7 @@ def test_a_stages_model_is_gone_when_the_stage_is_done(recipe_file, tmp_path, mo
     free = Engine.release
     monkeypatch.setattr("rlrefine.training.stage.load_policy", load)
     monkeypatch.setattr(Engine, "release", release)
-    changes = ["~stages.sft_more", "data.validation=null", "data.heldout=null", "run.name=r", f"run.out={tmp_path}"]
+    changes = ["~stages.sft_more", *UNSEEN, "run.name=r", f"run.out={tmp_path}"]
     changes += [f"stages.{label}.steps=1" for label in ("sft", "grpo")]
     start(load_recipe(recipe_file, changes), "r", LineReporter())
     assert left == [False, False]

@@ -17,6 +17,7 @@ from rlrefine.errors import DataError
 from rlrefine.evaluation.summary import read_table
 from rlrefine.training.progress import LineReporter
 from tests.e2e.conftest import KillAt, run_in_child
+from tests.tiers import slow_but
 
 ARMS = {
     "plain": {"rates": [1e-3, 2e-3]},
@@ -116,7 +117,10 @@ def test_arms_see_the_same_rows_and_noise(whole):
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-@pytest.mark.parametrize("moment", [("stage sft", 1), ("update", 7), ("rollout", 25), ("evaluation", 3)], ids=str)
+MOMENTS = [("stage sft", 1), ("update", 7), ("rollout", 25), ("evaluation", 3)]
+
+
+@pytest.mark.parametrize("moment", slow_but({("rollout", 25)}, MOMENTS), ids=str)
 def test_killed_and_started_again_it_finds_the_same(moment, whole, study_file, tmp_path):
     assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, KillAt(*moment))) == -signal.SIGKILL
     assert not (tmp_path / "summary.json").exists()

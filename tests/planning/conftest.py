@@ -9,7 +9,7 @@ import pytest
 from rlrefine.planning import components as c
 from rlrefine.planning.live import LiveBytes
 from tests.e2e.conftest import checkpoint, recipe_text, small_rows
-from tests.e2e.test_processes import in_processes
+from tests.e2e.processes import in_processes
 
 __all__ = ["checkpoint", "recipe_text", "small_rows"]
 

@@ -62,10 +62,10 @@ def compared(case, engine, folder):
     ("case", "engine"),
     [
         ("adapters", "single"),
-        ("adapters", "zero3"),
-        ("all_weights", "ddp"),
-        ("all_weights", "zero1"),
         ("all_weights", "zero2"),
+        pytest.param("adapters", "zero3", marks=pytest.mark.slow),
+        pytest.param("all_weights", "ddp", marks=pytest.mark.slow),
+        pytest.param("all_weights", "zero1", marks=pytest.mark.slow),
     ],
 )
 def test_every_phase_is_predicted_within_15_per_cent(case, engine, tmp_path):

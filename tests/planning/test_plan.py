@@ -244,7 +244,7 @@ def test_the_table_is_for_people(capfd, monkeypatch):
 
 
 def test_old_weights_are_among_the_memory_and_on_disk():
-    recipe = load_recipe("omnirefiner_tiny", ["stages.grpo.objective=nft", "stages.sft.steps=30"])
+    recipe = load_recipe("omnirefiner_tiny", ["~stages.sft_more", "stages.grpo.objective=nft", "stages.sft.steps=30"])
     found = make_plan(recipe, devices=1)
     phases = found.memory["grpo"][1]
     assert phases[c.UPDATE][c.OLD] == phases[c.UPDATE][c.TRAINED] > 0

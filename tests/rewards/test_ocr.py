@@ -109,7 +109,7 @@ def test_no_image_has_a_say_in_another():
 
 
 def test_keeps_the_contract():
-    check_reward(OcrText(text="wanted"), extras={"wanted": ["one", "two", "three"]})
+    check_reward(OcrText(text="wanted"), size=(32, 32), extras={"wanted": ["one", "two", "three"]})
 
 
 def test_a_row_without_a_wanted_text_does_not_apply():
