@@ -29,6 +29,7 @@ from rlrefine.data.scenes import PLACES
 
 SIZE = (48, 48)  # of the picture and of every reference
 SIDE = 8  # pixels of a token
+FITTED = 256  # crops that the scale of the latents is taken from
 VALIDATED = 100  # validation scenes
 SCENES_SEED = 1  # the recipe's scenes have another
 
@@ -187,7 +188,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.manual_seed(arguments.seed)
-    pipe = pipeline(autoencoder(Crops(load_photos("train"), arguments.seed + 1).batch(256, SIZE)))
+    pipe = pipeline(autoencoder(Crops(load_photos("train"), arguments.seed + 1).batch(FITTED, SIZE)))
     rng = np.random.default_rng(arguments.seed + 2)
     rows = list(SceneRows("train", SIZE, seed=SCENES_SEED + arguments.seed).rows(arguments.scenes))
     scenes = [encoded_scenes(pipe, some, [careless(rng) for _ in some]) for some in by_count(rows)]

@@ -23,6 +23,8 @@ from pretraining.edits import DIPTYCH, EDITS, Edit, corpus, edit_batch
 from rlrefine.algorithms.flow_matching import flow_matching_loss, interpolate, sigma_from_uniform
 
 PROMPT_TOKENS = 16
+FITTED = 256  # crops that the scale of the latents is taken from
+VALIDATED = 132  # validation photos
 # Sizes and edits of the batches: mostly single pictures, some larger ones, and pairs of views in one picture.
 BATCHES: tuple[tuple[tuple[int, int], Sequence[Edit]], ...] = (
     *(((64, 64), EDITS),) * 6,
@@ -133,7 +135,7 @@ def edit(pipe: FluxKontextPipeline, draft: Tensor, prompts: list[str], *, steps:
     return (pipe.vae.decode(unpacked).sample / 2 + 0.5).clamp(0, 1)
 
 
-def validate_editor(pipe: FluxKontextPipeline, crops: Crops, count: int = 132) -> dict[str, float]:
+def validate_editor(pipe: FluxKontextPipeline, crops: Crops, count: int) -> dict[str, float]:
     """PSNR on validation photos, in decibels: of the draft, of the edit, and of the edit with another row's prompt."""
     draft, target, prompts = edit_batch(crops, count, (64, 64))
 
@@ -164,13 +166,14 @@ def main() -> None:
     else:
         vae = autoencoder()
         train_autoencoder(vae, Crops(train, arguments.seed + 1), held, steps=arguments.autoencoder_steps)
-        set_latent_scale(vae, Crops(train, arguments.seed + 2).batch(256, (64, 64)))
+        set_latent_scale(vae, Crops(train, arguments.seed + 2).batch(FITTED, (64, 64)))
         vae.save_pretrained(first)
     pipe = pipeline(corpus(), vae.eval())
     train_editor(pipe, Crops(train, arguments.seed + 3), steps=arguments.editor_steps)
     save(pipe, arguments.out / "kontext", half=[pipe.transformer, pipe.vae])
     print("autoencoder, validation photos:", f"{reconstruction_psnr(vae, held):.2f} dB")
-    print("editor, validation photos:", validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False)))
+    found = validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False), VALIDATED)
+    print("editor, validation photos:", found)
     print(f"{time.monotonic() - started:.0f} s with {torch.get_num_threads()} threads")
 
 

@@ -22,6 +22,8 @@ from pretraining.pix2pix_components import autoencoder, pipeline
 from rlrefine.data.materials import MATERIALS, TEMPLATES
 
 SIZE = (64, 64)
+FITTED = 256  # crops that the autoencoder's components and scale are taken from
+VALIDATED = 60  # validation photos
 DROPPED = 0.05  # share of rows without text, as many without picture, and as many without either: InstructPix2Pix, 3.2
 
 
@@ -122,7 +124,7 @@ def edit(
     return made.images
 
 
-def validate_editor(pipe: StableDiffusionInstructPix2PixPipeline, crops: Crops, count: int = 60) -> dict[str, float]:
+def validate_editor(pipe: StableDiffusionInstructPix2PixPipeline, crops: Crops, count: int) -> dict[str, float]:
     """What edits towards materials do on validation photos, in levels of brightness from 0 to 1.
 
     How much a pixel of the part and one outside it changes in the mean; and how far the mean colour of the part is from
@@ -153,7 +155,7 @@ def validate_editor(pipe: StableDiffusionInstructPix2PixPipeline, crops: Crops, 
 
 def prepare_autoencoder(crops: Crops, held: Tensor, steps: int) -> AutoencoderKL:
     """Four channels, trained on, and scaled so that its latents have the spread of the noise."""
-    images = crops.batch(256, SIZE)
+    images = crops.batch(FITTED, SIZE)
     vae = autoencoder(images)
     print(f"autoencoder of four components, validation {reconstruction_psnr(vae, held):.2f} dB", flush=True)
     train_autoencoder(vae, crops, held, steps=steps, rate=1e-3)
@@ -187,7 +189,7 @@ def main() -> None:
     train_editor(pipe, edits, steps=arguments.editor_steps, seed=arguments.seed + 3)
     save(pipe, arguments.out / "pix2pix", half=[pipe.unet, pipe.vae])
     print("autoencoder, validation photos:", f"{reconstruction_psnr(vae, held):.2f} dB")
-    found = validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False))
+    found = validate_editor(pipe, Crops(validation, arguments.seed + 4, vary=False), VALIDATED)
     print("editor, validation photos:", {name: round(value, 3) for name, value in found.items()})
     print(f"{time.monotonic() - started:.0f} s with {torch.get_num_threads()} threads")
 

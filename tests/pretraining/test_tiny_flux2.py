@@ -33,6 +33,7 @@ def rows():
 
 def test_two_steps_give_a_pipeline_that_loads(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--scenes", "10", "--editor-steps", "2"])
+    monkeypatch.setattr(tiny_flux2, "FITTED", 64)
     monkeypatch.setattr(tiny_flux2, "VALIDATED", 5)
     tiny_flux2.main()
     assert "background" in capsys.readouterr().out

@@ -12,6 +12,8 @@ from rlrefine.data.photos import photos
 
 def test_two_steps_give_a_pipeline_that_loads(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--autoencoder-steps", "2", "--editor-steps", "2"])
+    monkeypatch.setattr(tiny_kontext, "FITTED", 16)
+    monkeypatch.setattr(tiny_kontext, "VALIDATED", 8)
     tiny_kontext.main()
     assert "edited with another prompt" in capsys.readouterr().out
     pipe = FluxKontextPipeline.from_pretrained(tmp_path / "kontext", dtype=torch.float32)
