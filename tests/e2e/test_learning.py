@@ -17,13 +17,13 @@ CURVE = Path(__file__).with_name("reference_curve.json")
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     place = tmp_path_factory.mktemp("learning")
-    for split, rows in (("train", 96), ("validation", 48)):
+    for split, rows in (("train", 96), ("validation", 24)):
         build_rows(parse_source(f"photos:{split}"), (64, 64), place / split, rows)
     changes = [
         f"run.out={place}", "run.name=run", "run.trackers=[]", f"data.train={place}/train",
-        f"data.validation={place}/validation", "data.heldout=null", "evaluation.validation_rows=48",
-        "evaluation.every=null", "~stages.sft_more", "stages.sft.steps=60", "stages.sft.ema.decay=0.9",
-        "stages.grpo.steps=5",
+        f"data.validation={place}/validation", "data.heldout=null", "evaluation.validation_rows=24",
+        "evaluation.every=null", "~stages.sft_more", "stages.sft.steps=32", "stages.sft.ema.decay=0.9",
+        "stages.grpo.steps=3",
     ]  # fmt: skip
     folder = start(load_recipe("omnirefiner_tiny", changes), "run", LineReporter())
     return folder.read_metrics()
@@ -35,7 +35,7 @@ def of(records, stage, name):
 
 def test_sft_repairs_details_it_never_saw(records):
     before, after = of(records, "sft", "validation/psnr_in_mask")
-    assert after > before + 1.5
+    assert after > before + 1.5  # 2.4 dB; 0.8 after two thirds of the steps
 
 
 def test_grpo_raises_the_reward_on_photos_it_never_saw(records):
@@ -58,5 +58,5 @@ def test_the_curve_is_the_one_that_was_committed(records):
         CURVE.write_text(json.dumps(found, indent=1) + "\n")
     for stage, curves in json.loads(CURVE.read_text()).items():
         for name, values in curves.items():
-            tolerance = 1e-3 if stage == "sft" else 2e-2  # after sixty steps rounding has grown
+            tolerance = 1e-3 if stage == "sft" else 2e-2  # after 32 steps rounding has grown
             assert found[stage][name] == pytest.approx(values, rel=tolerance), (stage, name)
