@@ -1,6 +1,5 @@
 """A whole run in seconds: random weights of the real classes, twelve rows of 32 × 32, a few steps a stage."""
 
-import gc
 import json
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ from PIL import Image
 
 from rlrefine.recipe.load import load_recipe
 from rlrefine.training.progress import LineReporter
+from tests.e2e.processes import DATA, forking
 
 
 @pytest.fixture(scope="session")
@@ -140,9 +140,8 @@ def run_in_child(action) -> int:
         os._exit(0)
 
     child = multiprocessing.get_context("fork").Process(target=work)
-    gc.freeze()  # a stage collects garbage as it ends: what is older than the child is none of it
-    child.start()
-    gc.unfreeze()
+    with forking(*DATA):
+        child.start()
     child.join()
     assert child.exitcode is not None
     return child.exitcode

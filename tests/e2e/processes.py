@@ -7,37 +7,63 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import NoReturn
 
 import torch
+
+DATA = ("datasets", "pandas", "scipy.io")
+DEEPSPEED = ("deepspeed", "deepspeed.compile.backend")
+
+
+@contextmanager
+def forking(*modules: str) -> Iterator[None]:
+    """Fork inside the block: children find modules there that each of them would take seconds to import.
+
+    A stage collects garbage as it ends; what is older than the child is none, and is not looked through.
+    """
+    for name in modules:
+        import_module(name)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _live(action, rank, count, port) -> NoReturn:
+    """The life of a forked process, of which nothing reaches the one that forked it but an exit code."""
+    from accelerate.state import AcceleratorState
+
+    code = 1
+    try:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(count)}
+        torch.set_num_threads(1)
+        AcceleratorState._reset_state(True)
+        action(rank)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def in_processes(action, count=2, patience=240) -> list[int]:
     """Fork processes that know of each other, and give their exit codes; when one is killed, so are the others."""
-    from accelerate.state import AcceleratorState
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     children = []
-    gc.freeze()  # a stage collects garbage as it ends: what is older than the processes is none of it
-    for rank in range(count):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(count)}
-                torch.set_num_threads(1)
-                AcceleratorState._reset_state(True)
-                action(rank)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        children.append(child)
-    gc.unfreeze()
+    with forking(*DATA, *DEEPSPEED):  # which no child leaves
+        for rank in range(count):
+            child = os.fork()
+            if child == 0:
+                _live(action, rank, count, port)
+            children.append(child)
     codes: dict[int, int] = {}
     until = time.monotonic() + patience
     while len(codes) < count:
