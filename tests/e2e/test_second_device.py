@@ -107,6 +107,7 @@ def test_a_run_elsewhere_makes_the_numbers_of_the_cpu(recipe_file, elsewhere):
         assert ours == pytest.approx(theirs, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_there_in_the_same_bits(recipe_file, elsewhere):
     # one update of SFT, then two in each of GRPO's steps: the second step is lost
     broken, code = train(recipe_file, "broken", there, report=KillAt("update", 4))
