@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 
-CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic", "DeepSpeed")
+CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic", "DeepSpeed", "matplotlib.font_manager")
 
 
 def hush() -> None:

@@ -56,12 +56,13 @@ Make = Callable[[StudyRecipes, Job, Reporter], object]
 
 def make(recipes: StudyRecipes, job: Job, report: Reporter) -> None:
     """Train and measure, with one thread."""
+    from rlrefine.quiet import hush
+
+    hush()  # before the rest is imported
     import torch
 
     from rlrefine.ablation.runs import StudyRuns
-    from rlrefine.quiet import hush
 
-    hush()
     torch.set_num_threads(1)
     StudyRuns(recipes=recipes, report=report).make(job.part, job.seed)
 
