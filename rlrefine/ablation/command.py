@@ -41,11 +41,15 @@ def run_study(
     runs, done, summary = StudyRuns(recipes=recipes, report=report), list[Measured](), dict[str, Any]()
     groups = _groups(runs)
     clear_leftovers(runs.place)
-    for seed in in_turn(recipes, report, runs.make) if jobs == 1 else _at_once(runs, jobs):
-        done += runs.of_seed(seed)
-        summary = compare(recipes.study, done, recipes.trained, groups)
-        _write(recipes, runs, summary, "rates-" if rates else "")
-        report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
+    try:
+        for seed in in_turn(recipes, report, runs.make) if jobs == 1 else _at_once(runs, jobs):
+            done += runs.of_seed(seed)
+            summary = compare(recipes.study, done, recipes.trained, groups)
+            _write(recipes, runs, summary, "rates-" if rates else "")
+            report.say(f"study: {len(summary['seeds'])} of {len(recipes.study.seeds)} seeds")
+    except KeyboardInterrupt as stop:
+        stop.add_note("the same command goes on with the study")
+        raise
     return summary
 
 

@@ -18,12 +18,6 @@ from rlrefine.own_packages import PLACE, hidden
 INTERRUPTED, UNREAD, UNWRITABLE = 130, 141, 3
 """Exit codes of Ctrl-C, of output that nobody reads any more (both as of a signal), and of a full or closed disk."""
 OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-GOES_ON = {
-    "train": "stopped; what was saved is there: rlrefine resume RUN",
-    "resume": "stopped; what was saved is there: rlrefine resume RUN",
-    "ablate": "stopped; the same command goes on with the study",
-}
-"""What an interrupted command says, if there is something to go on with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Any:
@@ -42,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except click.ClickException as error:
         _show(error)
         sys.exit(UsageError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(GOES_ON.get(next(iter(words), ""), "stopped"), err=True)
+    except (click.Abort, KeyboardInterrupt) as stop:
+        click.echo("; ".join(["stopped", *getattr(stop, "__notes__", ())[-1:]]), err=True)  # the outermost knows best
         sys.exit(INTERRUPTED)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_unread():

@@ -48,6 +48,7 @@ def start(recipe: Recipe, name: str, report: Reporter, only_stage: str | None = 
     folder = RunFolder(Path(recipe.run.out) / name)
     if engine.is_main:
         folder.create(recipe, judges)
+    report.say(f"run: {folder.root}")
     execute(recipe, folder, engine, report, only_stage)
     return folder
 
@@ -110,7 +111,15 @@ def _check_stage(recipe: Recipe, only_stage: str | None) -> None:
 
 
 def execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter, only_stage: str | None = None) -> None:
-    """Run the stages that are not finished, then evaluate and report."""
+    """Run the stages that are not finished, then evaluate and report; who interrupts it is told how to go on."""
+    try:
+        _execute(recipe, folder, engine, report, only_stage)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"what was saved is there: rlrefine resume {folder.root}")
+        raise
+
+
+def _execute(recipe: Recipe, folder: RunFolder, engine: Engine, report: Reporter, only_stage: str | None) -> None:
     size, choices = (recipe.data.size[0], recipe.data.size[1]), recipe.data.choices
     with folder.locked() if engine.is_main else nullcontext():
         with engine.main_first():  # which makes rows that are not there yet

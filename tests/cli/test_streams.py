@@ -7,7 +7,12 @@ import sys
 
 import pytest
 
+from rlrefine.ablation.command import run_study
+from rlrefine.ablation.finding import find_study
 from rlrefine.cli import main
+from rlrefine.recipe.load import load_recipe
+from rlrefine.training.progress import LineReporter
+from rlrefine.training.run import start
 
 RUN = f"{sys.executable} -m rlrefine"
 
@@ -62,33 +67,34 @@ def test_a_folder_that_must_not_be_written_is_named(tmp_path):
     assert said == "rlrefine: cannot write closed/my.yaml: Permission denied\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "where", "said"),
-    [
-        (
-            ["train", "omnirefiner_tiny"],
-            "rlrefine.recipe.load.load_recipe",
-            "what was saved is there: rlrefine resume RUN",
-        ),
-        (
-            ["resume", "runs/first"],
-            "rlrefine.training.progress.reporting",
-            "what was saved is there: rlrefine resume RUN",
-        ),
-        (["ablate", "group_size"], "rlrefine.ablation.finding.find_study", "the same command goes on with the study"),
-        (["ls"], "rlrefine.catalogue.catalogue", ""),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_an_interrupted_command_says_how_to_go_on_if_there_is_anything(words, where, said, monkeypatch, capsys):
+def test_an_interrupted_command_says_what_its_outermost_part_knows(monkeypatch, capsys):
+    stop = KeyboardInterrupt()
+
+    def interrupt(*_given, **_named):
+        raise stop
+
+    monkeypatch.setattr("rlrefine.catalogue.catalogue", interrupt)
+    for note, said in [(None, "stopped\n"), ("of a run", "stopped; of a run\n"), ("of a study", "stopped; of a study\n")]:
+        if note is not None:
+            stop.add_note(note)
+        with pytest.raises(SystemExit) as end:
+            main(["ls"])
+        assert end.value.code == 130
+        assert capsys.readouterr().err == said
+
+
+def test_an_interrupted_run_and_study_say_how_to_go_on(monkeypatch, tmp_path):
     def interrupt(*_given, **_named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(where, interrupt)
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 130
-    assert capsys.readouterr().err == f"stopped; {said}\n".replace("; \n", "\n")
+    monkeypatch.setattr("rlrefine.training.run.open_rows", interrupt)
+    recipe = load_recipe("omnirefiner_tiny", [f"run.out={tmp_path}", "run.name=first"])
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        start(recipe, "first", LineReporter())
+    assert stopped.value.__notes__ == [f"what was saved is there: rlrefine resume {tmp_path / 'first'}"]
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run_study(find_study("group_size", [], seeds=[0])[0], tmp_path / "study", LineReporter())
+    assert stopped.value.__notes__[-1] == "the same command goes on with the study"
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied", "my.yaml"), ValueError("a bug")])
