@@ -27,6 +27,8 @@ def code_of(arguments) -> int:
         (["validate", "omnirefiner_tinny"], "did you mean 'omnirefiner_tiny'"),
         (["validate", "omnirefiner_tiny", "stages.grpo.step=3"], "did you mean 'steps'"),
         (["validate", "omnirefiner_tiny", "steps"], "key=value"),
+        (["validate", "omnirefiner_tiny", "--run.seed=1"], "No such option '--run.seed'. Keys of a recipe stand without"),
+        (["validate", "omnirefiner_tiny", "stage.sft.steps=1"], "command line (stage.sft.steps=1): stage: found an"),
         (["resume", "nowhere"], "holds no run"),
         (["train", "omnirefiner_tiny", "--stage", "stf"], "did you mean 'sft'?"),
         (["train", "omnirefiner_tiny", "rewards.more.name=masked_pixle"], "did you mean 'masked_pixel'?"),
@@ -102,6 +104,14 @@ def test_a_recipe_is_begun_and_what_is_next_is_said(capfd, tmp_path, monkeypatch
     assert "and is not valid yet\n" in capfd.readouterr().out
 
 
+def test_a_file_of_a_like_name_is_suggested(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").touch()
+    for command in ("validate", "ablate"):
+        assert code_of([command, "my.yml"]) == 2
+        assert "did you mean 'my.yaml'?" in capfd.readouterr().err
+
+
 def test_the_examples_of_init_make_valid_recipes(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = map(str.strip, cli.commands["init"].help.splitlines())
@@ -152,6 +162,7 @@ def test_ls_names_every_part_with_a_line():
         for name, text in entries.items():
             assert len(text) > 10, name
     assert "omnirefiner_tiny" in CliRunner().invoke(cli, ["ls", "recipes"]).output
+    assert found["recipes"]["spie"].endswith("by online DPO on ranked samples. Not yet run.")  # over two lines
 
 
 def test_a_copied_recipe_is_valid_and_finds_its_schema(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from rlrefine.errors import UsageError
 from rlrefine.plugins import check_recipe
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.problems import closest
-from rlrefine.recipe.reading import STUDIES, built_in_recipes, built_in_studies
+from rlrefine.recipe.reading import STUDIES, built_in_recipes, built_in_studies, like_file
 from rlrefine.training.settings import SamplingSettings
 
 
@@ -44,7 +44,7 @@ def _file(name: str) -> Path:
         return Path(name)
     found = studies.get(plain) or recipes.get(plain) or check_recipe(plain)
     if found is None:
-        advice = closest(plain, [*studies, *recipes])
+        advice = like_file(name) or closest(plain, [*studies, *recipes])
         raise UsageError(f"no study {name!r}: neither a file nor a built-in study or recipe; {advice}")
     return found
 

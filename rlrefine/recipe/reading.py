@@ -3,6 +3,7 @@
 OmegaConf merges and resolves; the YAML nodes themselves tell on which line a value stands.
 """
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,9 +91,15 @@ def find_recipe(name: str, beside: FilePath | None = None) -> FilePath:
         return built_in[plain]
     if (brought := check_recipe(plain)) is not None:
         return brought
-    raise UsageError(
-        f"no recipe {name!r}: neither a file nor a built-in recipe; {closest(plain, {*built_in, *plugin_recipes()})}"
-    )
+    advice = like_file(name) or closest(plain, {*built_in, *plugin_recipes()})
+    raise UsageError(f"no recipe {name!r}: neither a file nor a built-in recipe; {advice}")
+
+
+def like_file(name: str) -> str:
+    """A suggestion, if a YAML file of nearly that name lies in the folder."""
+    path = FilePath(name)
+    near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=1, cutoff=0.8)
+    return f"did you mean {str(path.parent / near[0])!r}?" if near else ""
 
 
 def copy_recipe(name: str, target: FilePath) -> FilePath:
@@ -236,6 +243,8 @@ def _apply(config: DictConfig, override: str, source: Source) -> DictConfig:
     assert isinstance(merged, DictConfig)
     origin = Origin(source=f"{COMMAND_LINE} ({override})")
     source.origins[tuple(keys)] = origin
+    for depth in range(1, len(keys)):  # a section that nothing else writes
+        source.origins.setdefault(tuple(keys[:depth]), origin)
     if node := yaml.compose(value, Loader=yaml.SafeLoader):
         for path, inner, _ in _walk(node, tuple(keys), 1):
             source.origins[path] = origin
