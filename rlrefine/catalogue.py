@@ -36,7 +36,7 @@ def catalogue(*, by_importing: bool = False) -> dict[str, dict[str, str]]:
 
 
 def _comments(files: Mapping[str, Path]) -> dict[str, str]:
-    return {name: _first_comment(file.read_text(encoding="utf-8")) for name, file in files.items()}
+    return {name: _first_comments(file.read_text(encoding="utf-8")) for name, file in files.items()}
 
 
 def _settings(registry: Mapping[str, Any]) -> dict[str, str]:
@@ -48,9 +48,10 @@ def _first_line(cls: type) -> str:
     return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-def _first_comment(text: str) -> str:
-    found = re.search(r"^# (?!yaml-language-server)(.+)$", text, flags=re.MULTILINE)
-    return found.group(1) if found else ""
+def _first_comments(text: str) -> str:
+    """The first paragraph of them, as one line."""
+    found = re.search(r"(?m)^# (?!yaml-language-server).+\n(# .+\n)*", text)
+    return " ".join(line.removeprefix("# ") for line in found.group().splitlines()) if found else ""
 
 
 def _megabytes(name: str) -> float:

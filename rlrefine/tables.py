@@ -1,6 +1,7 @@
 """Cells as text: under each other for the terminal, and in Markdown. No torch here."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 Line = Sequence[str]
 
@@ -40,3 +41,22 @@ def markdown(head: Line, lines: Sequence[Line]) -> str:
 def _cell(text: str) -> str:
     """On one line, without an end of the cell, and without the begin of an HTML element."""
     return " ".join(text.split()).replace("|", "∣").replace("<", "&lt;")
+
+
+def listing(entries: Mapping[str, str], width: int | None, indent: int = 0) -> str:
+    """Names, and beside each what is said of it.
+
+    Args:
+        width: of a line, which what is said is broken into; without one each entry is one line.
+
+    >>> print(listing({"pixel": "Error of the pixels.", "patch": "Likeness."}, width=20))
+    pixel  Error of the
+           pixels.
+    patch  Likeness.
+    """
+    beside = indent + max(map(len, entries), default=0) + 2
+    lines = []
+    for name, text in entries.items():
+        broken = [text] if width is None else textwrap.wrap(text, max(width - beside, 12)) or [""]
+        lines += [f"{' ' * indent + name if place == 0 else '':<{beside}}{part}" for place, part in enumerate(broken)]
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ from rlrefine.cli.data import data
 from rlrefine.cli.evaluation import ablate, correlate, evaluate
 from rlrefine.cli.recipes import copy, init, schema, show, validate
 from rlrefine.cli.rewards import rewards
-from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, REWARDS, RUN, Choice, Commands, reported
+from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, REWARDS, RUN, Choice, Commands, line_width, reported
 
 KINDS = ("recipes", "studies", "policies", "models", "rewards", "transforms", "objectives")
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
@@ -49,17 +49,16 @@ def list_parts(what: str | None, check: bool, as_json: bool) -> None:
     rlrefine ls --json
     """
     from rlrefine.catalogue import catalogue
+    from rlrefine.tables import listing
 
     found = catalogue(by_importing=check)
     found = found if what is None else {what: found[what]}
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    width = max(len(name) for entries in found.values() for name in entries)
     for kind, entries in found.items():
         click.echo(kind)
-        for name, text in entries.items():
-            click.echo(f"  {name:<{width}}  {text}")
+        click.echo(listing(entries, line_width(), indent=2))
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rlrefine.cli import completing
-from rlrefine.cli.shared import AS_JSON, Commands
+from rlrefine.cli.shared import AS_JSON, Commands, line_width
 
 PYTHON = click.option("--python", help="Whose environment it becomes; by default this one's interpreter.")
 
@@ -32,12 +32,10 @@ def list_rewards(as_json: bool) -> None:
     rlrefine rewards ls
     """
     from rlrefine.catalogue import catalogue
+    from rlrefine.tables import listing
 
     found = catalogue()["rewards"]
-    width = max(map(len, found))
-    click.echo(
-        json.dumps(found, indent=1) if as_json else "\n".join(f"{n:<{width}}  {text}" for n, text in found.items())
-    )
+    click.echo(json.dumps(found, indent=1) if as_json else listing(found, line_width()))
 
 
 @rewards.command("show")

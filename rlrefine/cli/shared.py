@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +50,7 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each command with the first clause of its help, which fits on a line."""
-        rows = [(name, re.split(r"[:;.]", command.help or "")[0]) for name, command in self.commands.items()]
+        rows = [(name, re.split(r"[:;.](?=\s|$)", command.help or "")[0]) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -60,6 +62,11 @@ class Commands(click.Group):
             advice = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(self.commands)}"
             raise click.UsageError(f"no command {args[0]!r}; {advice}", ctx)
         return super().resolve_command(ctx, args)
+
+
+def line_width() -> int | None:
+    """Columns of the terminal that reads the output; none if it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @contextmanager
