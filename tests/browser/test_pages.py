@@ -62,6 +62,14 @@ def test_a_page_is_quiet_and_fits_and_can_be_read(kind, scheme, width, files, op
     assert dark == (scheme == "dark")
 
 
+def test_a_wide_window_shows_every_sample_of_a_group(files, open_page):
+    opened = open_page(files["run"])
+    strips = "[...document.querySelectorAll('.strips .strip')]"
+    one_more = "strip.append(strip.children[0].cloneNode(true))"  # until there are a draft and eight samples
+    opened.look(f"{strips}.forEach((strip) => {{ while (strip.children.length < 9) {one_more} }})")
+    assert opened.look(f"{strips}.every((strip) => strip.scrollWidth <= strip.clientWidth)")
+
+
 def test_the_check_of_contrast_sees_pale_words(files, open_page):
     opened = open_page(files["run"])
     opened.look("document.querySelector('h2').style.color = '#bbb'")
