@@ -62,7 +62,9 @@ def read_rows(folder: Path, *, at_most: int | None = None, worded: bool = False)
         problems.append("no rows")
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise DataError(f"data: {metadata} has {len(problems)} problems\n  " + "\n  ".join(problems[:SHOWN]) + more)
+        plural = "s" if len(problems) > 1 else ""
+        found = f"data: {metadata} has {len(problems)} problem{plural}\n  "
+        raise DataError(found + "\n  ".join(problems[:SHOWN]) + more)
     return rows
 
 
@@ -94,7 +96,8 @@ def _parse(line: bytes) -> dict[str, Any] | str:
 def _row_problems(folder: Path, row: dict[str, Any], worded: bool) -> Iterator[str]:
     for column in ("draft_file_name",) if worded else ("prompt", "draft_file_name"):
         if not isinstance(row.get(column), str):
-            yield f"{column}: expected text, found {row.get(column)!r}"
+            found = repr(row[column]) if column in row else "no such column"
+            yield f"{column}: expected text, found {found}"
     references, roles = row.get(MANY_FILES, []), row.get("reference_roles")
     if not isinstance(references, list):
         yield f"{MANY_FILES}: expected a list of files, found {references!r}"

@@ -67,7 +67,7 @@ def test_rows_on_disk_need_no_prompt_with_templates(tmp_path):
     build_rows(parse_source("fur:validation"), (64, 64), folder, 2)
     lines = (folder / "metadata.jsonl").read_text().replace('"prompt"', '"said"')
     (folder / "metadata.jsonl").write_text(lines)
-    with pytest.raises(DataError, match="prompt: expected text, found None"):
+    with pytest.raises(DataError, match="prompt: expected text, found no such column"):
         Rows(folder, (64, 64))
     choices = RowChoices(templates=("{input}, {style}",), draw_one=("style",))
     rows = Rows(folder, (64, 64), choices)

@@ -65,7 +65,7 @@ def test_a_truncated_picture_names_the_file_and_the_row(folder):
     ("columns", "message"),
     [
         ({"draft_file_name": "none.png"}, r"line 3: draft_file_name: no file 'none\.png'"),
-        ({"draft_file_name": ...}, "line 3: draft_file_name: expected text, found None"),
+        ({"draft_file_name": ...}, "line 3: draft_file_name: expected text, found no such column"),
         ({"prompt": 7}, "line 3: prompt: expected text, found 7"),
         ({"target_file_name": "../secret.png"}, r"expected a file inside the folder, found '\.\./secret\.png'"),
         ({"target_file_name": "/etc/passwd"}, "expected a file inside the folder, found '/etc/passwd'"),
