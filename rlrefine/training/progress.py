@@ -57,7 +57,7 @@ class LineReporter:
         now = time.monotonic()
         if now - self.last >= self.seconds or step == self.steps:
             self.last = now
-            self.say(f"{self.label} {step}/{self.steps}  {summary_line(metrics)}")
+            self.say(f"{self.label} {step}/{self.steps}  {summary_line(metrics)}".rstrip())
 
     def say(self, text: str) -> None:
         print(text, flush=True)

@@ -191,5 +191,7 @@ class _Worker:
             while (call := self.waiting.get()) is not None:
                 call(self.kind, tracker)
             tracker.finish()
+        except ModuleNotFoundError as error:
+            self.failure = f"it needs the package {error.name}: pip install {error.name}"
         except Exception as error:  # whatever a tracker raises, the run is worth more
             self.failure = f"{type(error).__name__}: {error}"
