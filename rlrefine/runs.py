@@ -19,6 +19,16 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{RESOLVED}"))
 
 
+def check_run(root: Path) -> None:
+    """See to it that a folder holds a run, before anything heavy is imported for it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not is_run(root):
+        raise no_run(root)
+
+
 def no_run(root: Path) -> UsageError:
     """That there is no run, and one of a like name beside it or among the usual ones."""
     beside = {str(run): run.name for folder in dict.fromkeys((root.parent, USUAL)) for run in runs_in(folder)}

@@ -48,8 +48,6 @@ def code_of(arguments) -> int:
         (["export", "nowhere", "--format", "diffusers"], "nowhere holds no run"),
         (["export", "nowhere", "--format", "kohya"], "'kohya' is not one of 'diffusers', 'peft'"),
         (["refine", "nowhere", "a.png", "b.png", "-o", "c.png"], "nowhere holds no run"),
-        (["refine", "nowhere", "a.png", "b.png", "-o", "a.png"], "a.png is an input"),
-        (["refine", "nowhere", "a.png", "b.png", "-o", "c"], "ends in .png"),
         (["data", "build", "photo:train", "out"], "photos:train"),
         (["show", "omnirefinr_tiny"], "did you mean 'omnirefiner_tiny'"),
         (["ablate", "omnirefiner_reward"], "did you mean 'omnirefiner_rewards'"),
@@ -102,6 +100,14 @@ def test_a_recipe_is_begun_and_what_is_next_is_said(capfd, tmp_path, monkeypatch
     assert (tmp_path / "my.yaml").read_text() == before
     assert code_of(["init", "full.yaml", "--base", "omnirefiner"]) == 0
     assert "and is not valid yet\n" in capfd.readouterr().out
+
+
+def test_a_refinement_that_cannot_be_written_is_refused(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resolved.yaml").touch()  # as much of a run as is looked at before
+    for out, message in {"a.png": "a.png is an input", "c": "ends in .png"}.items():
+        assert code_of(["refine", ".", "a.png", "b.png", "-o", out]) == 2
+        assert message in capfd.readouterr().err
 
 
 def test_a_file_of_a_like_name_is_suggested(capfd, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from rlrefine.cli.evaluation import ablate, correlate, evaluate
 from rlrefine.cli.recipes import copy, init, schema, show, validate
 from rlrefine.cli.rewards import rewards
 from rlrefine.cli.shared import AS_JSON, OVERRIDES, RECIPE, REWARDS, RUN, Choice, Commands, line_width, reported
+from rlrefine.runs import check_run
 
 KINDS = ("recipes", "studies", "policies", "models", "rewards", "transforms", "objectives")
 NPROC = click.option("--nproc", type=click.IntRange(min=1), help="Start this many processes on this machine.")
@@ -175,6 +176,7 @@ def resume(run: Path, changes: Sequence[str], stage: str | None, nproc: int | No
     rlrefine resume runs/first
     rlrefine resume runs/first engine.name=ddp --nproc 2
     """
+    check_run(run)
     if nproc is not None:
         _launch(["resume", str(run), *changes], stage, nproc)
         return
@@ -201,6 +203,8 @@ def show_report(runs: Sequence[Path], as_json: bool, as_markdown: bool, out: Pat
     rlrefine report runs/first
     rlrefine report runs/seed0 runs/seed1 runs/seed2 -o seeds.html
     """
+    for run in runs:
+        check_run(run)
     from rlrefine.quiet import hush
 
     hush()
@@ -224,6 +228,7 @@ def export_weights(run: Path, name: str, stage: str | None, out: Path | None) ->
     \b
     rlrefine export runs/first --format diffusers -o my-lora
     """
+    check_run(run)
     from rlrefine.quiet import hush
 
     hush()
@@ -259,6 +264,7 @@ def refine(run: Path, stage: str | None, jobs: Path | None, overwrite: bool, **o
     rlrefine refine runs/first --jobs jobs.csv -o refined
     rlrefine refine runs/first draft.png reference.png -o out.png --best-of 4 --reward depth_structure
     """
+    check_run(run)
     with reported() as report:
         from rlrefine.refinement.command import refine as refine_now
 

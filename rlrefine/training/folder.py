@@ -17,7 +17,7 @@ from rlrefine.errors import UsageError
 from rlrefine.plugins import packages_of
 from rlrefine.recipe.document import to_mapping
 from rlrefine.recipe.schema import Recipe
-from rlrefine.runs import RESOLVED, is_run, no_run
+from rlrefine.runs import RESOLVED, check_run
 from rlrefine.training.publish import clear_leftovers, write_text
 
 PACKAGES = (
@@ -51,8 +51,7 @@ class RunFolder:
         Raises:
             UsageError: there is no run in it.
         """
-        if not is_run(root):
-            raise no_run(root)
+        check_run(root)
         return cls(root)
 
     @property
