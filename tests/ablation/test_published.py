@@ -21,6 +21,14 @@ def test_the_page_of_a_study_holds_its_tables(file):
     assert all(table in page for table in tables)
 
 
+@pytest.mark.parametrize("file", sorted((DOCS / "ready").glob("*.json")), ids=lambda file: file.stem)
+def test_the_page_of_ready_studies_holds_their_tables(file):
+    summary, page = json.loads(file.read_text()), (DOCS / "ready.md").read_text()
+    tables = [values_table(summary), *(differences_table(summary, reference) for reference in summary["against"])]
+    assert all(table in page for table in tables)
+    assert f"`{file.stem}`" in page
+
+
 def test_the_page_of_spie_holds_what_was_measured():
     page, found = (DOCS / "spie.md").read_text(), DOCS / "spie"
     assert markdown(json.loads((found / "summary.json").read_text())) in page
