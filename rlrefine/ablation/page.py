@@ -14,7 +14,6 @@ from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, details, groups_lin
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
-from rlrefine.evaluation.summary import interval_of
 from rlrefine.report.html import Album, fitted, render
 from rlrefine.report.table import main_columns
 
@@ -38,7 +37,7 @@ def _page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: 
         "ablation/page.html.j2",
         title=recipes.folder.name,
         summary=summary,
-        verdict=[line for reference in summary["against"] for line in verdict(summary, reference)],
+        verdicts={reference: verdict(summary, reference) for reference in summary["against"]},
         comparisons=[_comparison(summary, reference, album) for reference in summary["against"]],
         columns=list(DETAILS[1:]),
         caution=ONE_SEED if len(summary["seeds"]) == 1 else "",
@@ -50,17 +49,16 @@ def _page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: 
 
 
 def verdict(summary: Mapping[str, Any], reference: str) -> list[str]:
-    """Which arms surely differ from one, in words, measure by measure; and that none does, if none does."""
-    lines = []
+    """For each arm that surely differs from one where it does and by how much, and in a last line those that do not."""
+    lines, level = list[str](), list[str]()
     for other, measures in summary["against"][reference].items():
-        for name, title in main_columns(measures).items():
-            entry = measures[name]
-            if entry["p_holm"] < SURE:
-                word = "above" if entry["mean"] > 0 else "below"
-                ends = interval_of(entry)
-                size = f"{abs(ends.mean):.3f} ({ends.low:+.3f} to {ends.high:+.3f})"
-                lines.append(f"{other} is surely {word} {reference} in {title}: by {size}")
-    return lines or [f"no arm surely differs from {reference} in the main measures"]
+        sure = {title: measures[name] for name, title in main_columns(measures).items()}
+        said = [f"{title} {entry['mean']:+.3f}" for title, entry in sure.items() if entry["p_holm"] < SURE]
+        if said:
+            lines.append(f"{other}: {'; '.join(said)}")
+        else:
+            level.append(other)
+    return [*lines, *([f"not told apart from it: {', '.join(level)}"] if level else [])]
 
 
 def _comparison(summary: Mapping[str, Any], reference: str, album: Album) -> dict[str, Any]:
@@ -74,7 +72,7 @@ def _comparison(summary: Mapping[str, Any], reference: str, album: Album) -> dic
 
 def _arm(name: str, arm: Mapping[str, Any]) -> list[Any]:
     """What an arm is, and what it took, if it was trained."""
-    return [name, arm["about"], arm.get("rate", ""), ", ".join(map(str, arm.get("steps") or ()))]
+    return [name, arm["about"].replace("`", ""), arm.get("rate", ""), ", ".join(map(str, arm.get("steps") or ()))]
 
 
 def _recipe(file: Path, name: str) -> dict[str, str]:

@@ -103,6 +103,8 @@ class Study:
         """What an arm is, in a few words."""
         if name == self.control:
             return f"`{self.shared}` continued"
+        if name == self.shared:
+            return "where every arm begins"
         if name == UNTRAINED and name in self.names:
             return "the checkpoint, untrained"
         return str(self.arms.get(name, {}).get("about", ""))

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import floor, log10
 from typing import Any
 
 from rlrefine.evaluation.summary import interval_of
@@ -83,15 +84,26 @@ def details(summary: Mapping[str, Any], reference: str) -> list[list[str]]:
 
 def _detail(entry: Mapping[str, Any]) -> list[str]:
     low, high = entry["rows"]
+    places = decimals(entry["low"], entry["high"])
     return [
-        f"{entry['mean']:+.3f}" + (MARK if entry["p_holm"] < SURE else ""),
-        f"[{low:+.3f}, {high:+.3f}]",
-        f"[{entry['low']:+.3f}, {entry['high']:+.3f}]",
+        f"{entry['mean']:+.{places}f}" + (MARK if entry["p_holm"] < SURE else ""),
+        f"[{low:+.{places}f}, {high:+.{places}f}]",
+        f"[{entry['low']:+.{places}f}, {entry['high']:+.{places}f}]",
         f"{entry['p_holm']:.3f}",
         f"{100 * entry['win_rate']:.0f} %",
-        f"{entry['detectable']:.3f}",
-        " ".join(f"{value:+.3f}" for value in entry["seeds"]),
+        f"{entry['detectable']:.{places}f}",
+        " ".join(f"{value:+.{places}f}" for value in entry["seeds"]),
     ]
+
+
+def decimals(low: float, high: float) -> int:
+    """Of what has this interval: half its width shows a digit. From three to six; three where there is no width.
+
+    >>> decimals(-0.2, 0.3), decimals(0.0002, 0.0006), decimals(1.0, 1.0)
+    (3, 4, 3)
+    """
+    half = (high - low) / 2
+    return min(6, max(3, -floor(log10(half)))) if half > 1e-6 else 3
 
 
 def details_table(summary: Mapping[str, Any], reference: str) -> str:
@@ -120,7 +132,10 @@ def _both(entry: Mapping[str, Any] | None, what: str) -> str:
         return ""
     ends = (entry["rows"], (entry["low"], entry["high"]))
     mark = MARK if entry["p_holm"] < SURE else ""
-    return f"{entry[what]:+.3f}{mark} " + " ".join(f"[{low:+.3f}, {high:+.3f}]" for low, high in ends)
+    places = decimals(entry["low"], entry["high"])
+    return f"{entry[what]:+.{places}f}{mark} " + " ".join(
+        f"[{low:+.{places}f}, {high:+.{places}f}]" for low, high in ends
+    )
 
 
 def groups_table(summary: Mapping[str, Any], reference: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from rlrefine.ablation.comparison import compare
+from rlrefine.ablation.figure import ends, forest
 from rlrefine.ablation.groups import divide
 from rlrefine.ablation.page import page, verdict
 from rlrefine.ablation.runs import Measured
@@ -109,11 +110,24 @@ def test_an_arm_without_pictures_has_an_empty_place(study):
     assert len(Page(page(recipes, summary, rows, place)).images) == 1 + (1 + 3 + 1)
 
 
-def test_the_verdict_says_what_is_sure_and_that_nothing_is(study):
+def test_the_verdict_says_what_is_sure_and_what_is_not_told_apart(study):
     _, summary, _, _ = study
-    said = "\n".join(verdict(summary, "plain"))
-    assert "bolder is surely above plain in PSNR inside mask, dB: by 2.0" in said
-    assert "sft is surely below plain" in said
-    assert "base is surely" not in said
+    *sure, level = verdict(summary, "plain")
+    assert any(line.startswith("bolder: PSNR inside mask, dB +2.0") for line in sure)
+    assert any(line.startswith("sft: PSNR inside mask, dB -") for line in sure)
+    assert level == "not told apart from it: base"
     alone = {"against": {"plain": {"base": summary["against"]["plain"]["base"]}}}
-    assert verdict(alone, "plain") == ["no arm surely differs from plain in the main measures"]
+    assert verdict(alone, "plain") == [level]
+
+
+def test_an_arm_far_from_all_others_leaves_the_axis_to_them(study):
+    """At its end it says by how much it differs."""
+    _, summary, _, _ = study
+    assert "-77.7" not in forest(summary, "plain")
+    far = dict.fromkeys(("mean", "low", "high"), -77.7) | {"rows": [-77.7, -77.7]}
+    against = summary["against"]["plain"]
+    base = {name: {**entry, **far} for name, entry in against["base"].items()}
+    assert "-77.7" in forest({**summary, "against": {"plain": {**against, "base": base}}}, "plain")
+    assert ends([(-1.0, 1.0), (-1.5, 2.0), (-5.9, -5.0)]) == pytest.approx((-6.532, 2.632))  # less than three times
+    assert ends([(-1.0, 1.0), (-1.5, 2.0), (-6.1, -5.0)]) == pytest.approx((-1.78, 2.28))  # 8 % beyond the others
+    assert ends([(0.0, 0.0), (5.0, 6.0)]) == pytest.approx((-0.48, 6.48))  # nothing to see of the others
