@@ -129,7 +129,7 @@ class StudyRuns:
         """Values row by row of a run's stage, or of the checkpoint, which are measured if they are not yet."""
         place = self.place / self.recipes.measured_as(name, seed)
         if place.exists() and not self._is_measured(trained, name, seed):
-            self.report.say(f"study: {place.name} is measured again: what it was measured of has changed")
+            self.report.say(f"study: {place.name} is measured again: it is damaged, or was of something else")
             remove(place)
         if not place.exists():
             table, pictures = self._measure(trained)
