@@ -191,6 +191,14 @@ def rows(tmp_path):
     return noise_rows(tmp_path / "rows", 4)
 
 
+def test_the_shape_of_the_page_is_that_of_the_example():
+    text = (ROOT / "docs" / "extending.md").read_text()
+    (shown,) = [each for each in re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL) if "def flux_fill" in each]
+    signature, *lines = shown.splitlines()
+    there = (ROOT / "examples" / "my_policy" / "src" / "my_policy" / "shape.py").read_text().partition(signature)[2]
+    assert all(line in there.splitlines() for line in lines)
+
+
 @pytest.fixture
 def worked_objective(tmp_path, monkeypatch):
     """The objective of the page on extending, in a file of its own, with the registry's entry of that page."""
@@ -198,7 +206,7 @@ def worked_objective(tmp_path, monkeypatch):
 
     text = (ROOT / "docs" / "extending.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "Reinforce" in block]
-    (entry,) = re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL)
+    (entry,) = [each for each in re.findall(r"```py\n(.*?)```", text, flags=re.DOTALL) if "ReinforceSettings" in each]
     file, name = tmp_path / "reinforce.py", "rlrefine.training.objectives.reinforce"
     file.write_text(code)
     spec = importlib.util.spec_from_file_location(name, file)
