@@ -44,6 +44,7 @@ def load_entry(name: str) -> Entry:
         needs=needs,
         uses=getattr(found, "uses", frozenset()),
         unit=getattr(found, "unit", "sample"),
+        networks=getattr(found, "networks", True),  # what is not said is not known
         package=package,
     )
 

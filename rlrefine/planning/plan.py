@@ -117,9 +117,8 @@ def plan_stage(recipe: Recipe, label: str, numbers: list[int], *, on_gpu: bool) 
             phases = divide(process.phases(number), recipe.engine, number, weights, on_gpu=on_gpu)
             memory[number] = _placed(phases, recipe, on_gpu)
         below = sum(map(_bytes, process.earlier))
-    return StagePlan(
-        memory=memory, trained=weights.trained, below=below, assumed=shape.assumed, left_out=scoring.left_out
-    )
+    left_out = (*scoring.left_out, *sorted(process.unscored))
+    return StagePlan(memory=memory, trained=weights.trained, below=below, assumed=shape.assumed, left_out=left_out)
 
 
 def _disk(recipe: Recipe, stages: Mapping[str, StagePlan], counts: Mapping[str, Counts]) -> Disk:

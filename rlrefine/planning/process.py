@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from policies.memory import host_copies
 from policies.rollout import rollout
 from policies.trajectory import RolloutPlan, Trajectory
-from rewards import WeightedRewards
+from rewards import RewardOutput, WeightedRewards
 from rlrefine.data.records import Batch
 from rlrefine.planning import components as c
 from rlrefine.planning.components import Phases
@@ -51,6 +51,7 @@ class Process:
         plan: a short rollout; none where the stage makes none.
         stochastic: how many steps of the whole rollout draw noise.
         on_gpu: the optimiser's step takes all parameters together there, as torch does on a GPU.
+        unscored: labels of the rewards that failed here, since they need the content of an image.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class Process:
     stochastic: int
     on_gpu: bool = False
     earlier: list[torch.nn.Parameter] = field(default_factory=list)
+    unscored: set[str] = field(default_factory=set)
     optimizer: torch.optim.Optimizer = field(init=False)
     _kept: torch.Tensor = field(init=False)
     _stepped: Phases = field(default_factory=dict)
@@ -269,7 +271,13 @@ class Process:
         self.live.belongs(c.IMAGES, [images])
         chunks = chunks_of(len(batch), group_size, self.stage.reward_batch)
         with self.live.phase(c.REWARD):
-            self.objective.credit(score_in_parts(self.rewards, batch, images, chunks))
+            output = score_in_parts(self.rewards, batch, images, chunks)
+            self.objective.credit(output)
+        self._look_for_failures(output)
+
+    def _look_for_failures(self, output: RewardOutput) -> None:
+        """A reward that needs the content of an image, such as one that goes through NumPy, fails here alone."""
+        self.unscored |= {label for label, failed in output.failures.items() if failed}
 
     def _step(self) -> None:
         self._fill_gradients()
@@ -310,7 +318,8 @@ class Process:
                 images = self.policy.decode(latents, self.size)
         if self.rewards is not None:
             with self.live.phase(c.EVALUATION_REWARD):
-                self.rewards(reward_inputs(batch, images))
+                output = self.rewards(reward_inputs(batch, images))
+            self._look_for_failures(output)
 
     def _complete(self, found: Phases, batch: Batch, chunks: int, held: Held, conditioning: Any) -> None:
         """Put beside the one chunk that was run what the others leave, and the encodings of rows that are kept."""

@@ -102,8 +102,7 @@ def scorers(recipe: Recipe) -> Scorers:
     networks, left_out = nn.ModuleList(), []
     for label, part in recipe.rewards.items():
         entry = REWARDS[part.name]
-        # What it does with tensors without content is not known, or it is done elsewhere.
-        if entry.networks or entry.package is not None or part.isolate is not None:
+        if entry.networks or part.isolate is not None:  # only weights tell the sizes, or it is done elsewhere
             left_out.append(label)
             continue
         if part.name in WITH_NETWORKS:

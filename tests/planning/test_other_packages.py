@@ -14,6 +14,7 @@ from rich.console import Console
 from policies.registry import POLICIES
 from pretraining.edits import corpus
 from pretraining.fill_components import pipeline
+from rewards.registry import REWARDS
 from rlrefine.errors import UsageError
 from rlrefine.planning import components as c
 from rlrefine.planning.advice import GIB, misfits
@@ -81,6 +82,40 @@ def test_every_phase_is_predicted_as_it_is_measured(recipe, tmp_path):
     sums[c.ROLLOUT] = max(sums[c.ROLLOUT], sums[c.DECODE])
     for name in (c.ENCODE, c.ROLLOUT, c.REWARD, c.UPDATE, c.STEP):
         assert sums[name] == pytest.approx(measured[name], rel=TOLERANCE), name
+
+
+REWARD = """
+from torch import Tensor
+from rewards import RewardInputs
+
+class Bright:
+    needs = uses = frozenset()
+    range = (0.0, 1.0)
+    networks = False
+
+    def __call__(self, inputs: RewardInputs) -> Tensor:
+        return inputs.images.mean(dim=(1, 2, 3))
+
+class Unsaid(Bright):
+    networks = True
+
+class Looking(Bright):
+    def __call__(self, inputs: RewardInputs) -> Tensor:
+        return super().__call__(inputs).new_tensor([image.numpy().mean() for image in inputs.images])
+"""
+
+
+def test_rewards_are_run_where_their_class_says_that_they_hold_no_networks(file, tmp_path):
+    """One that needs the content of an image fails without it, and is left out like one that does not say."""
+    points = {name: f"bright:{name.title()}" for name in ("bright", "unsaid", "looking")}
+    install(tmp_path / "site", "bright", points, REWARD)
+    alone = [f"rewards.{name}.name={name}" for name in points]
+    stage = plan_stage(load_recipe(file, [*alone, "~rewards.pixel"]), "learn", [1], on_gpu=False)
+    assert stage.left_out == ("unsaid", "looking")
+    assert c.REWARD in stage.memory[1]
+    for name in points:
+        REWARDS.pop(name)
+    del sys.modules["bright"]
 
 
 def test_without_a_shape_the_work_is_counted_and_memory_is_said_to_be_unknown(recipe, monkeypatch):

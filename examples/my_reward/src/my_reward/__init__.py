@@ -18,6 +18,7 @@ class EvenLight:
     needs = frozenset({"targets"})
     uses: frozenset[str] = frozenset()
     range = (-1.0, 0.0)
+    networks = False  # so that a plan can run it on tensors without content
 
     def __init__(self, *, columns: int = 3) -> None:
         if columns < 1:
