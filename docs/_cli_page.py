@@ -16,8 +16,8 @@ exit codes.
 
 What needs no torch loads none: help, mistakes, `init`, `ls`, `show`, `cp`, `validate`, `rewards ls`, `schema` and Tab
 answer after about half a second of CPU, help after a tenth: `validate` 0.41 s, `show --resolved` 0.40, `init` 0.44,
-`schema` 0.53, `ls` 0.25 (2-core x86 CPU, 2026-11-22, busy with other work; medians of three). `schema` takes as long
-again as the packages whose parts it imports. `python -m benchmarks.first_output` measures it.
+`schema` 0.53, `ls` 0.25 (2-core x86 CPU, 2026-11-22, busy with other work; medians of three). `schema` imports what
+other packages bring, which comes on top. `python -m benchmarks.first_output` measures it.
 
 Commands, options and names with a typo get a suggestion. The shell completes them, and recipes, keys, rewards, runs and
 stages besides, after
