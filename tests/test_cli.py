@@ -27,7 +27,10 @@ def code_of(arguments) -> int:
         (["validate", "omnirefiner_tinny"], "did you mean 'omnirefiner_tiny'"),
         (["validate", "omnirefiner_tiny", "stages.grpo.step=3"], "did you mean 'steps'"),
         (["validate", "omnirefiner_tiny", "steps"], "key=value"),
-        (["validate", "omnirefiner_tiny", "--run.seed=1"], "No such option '--run.seed'. Keys of a recipe stand without"),
+        (
+            ["validate", "omnirefiner_tiny", "--run.seed=1"],
+            "No such option '--run.seed'. Keys of a recipe stand without",
+        ),
         (["validate", "omnirefiner_tiny", "stage.sft.steps=1"], "command line (stage.sft.steps=1): stage: found an"),
         (["resume", "nowhere"], "holds no run"),
         (["train", "omnirefiner_tiny", "--stage", "stf"], "did you mean 'sft'?"),

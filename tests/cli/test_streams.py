@@ -74,7 +74,11 @@ def test_an_interrupted_command_says_what_its_outermost_part_knows(monkeypatch, 
         raise stop
 
     monkeypatch.setattr("rlrefine.catalogue.catalogue", interrupt)
-    for note, said in [(None, "stopped\n"), ("of a run", "stopped; of a run\n"), ("of a study", "stopped; of a study\n")]:
+    for note, said in [
+        (None, "stopped\n"),
+        ("of a run", "stopped; of a run\n"),
+        ("of a study", "stopped; of a study\n"),
+    ]:
         if note is not None:
             stop.add_note(note)
         with pytest.raises(SystemExit) as end:
