@@ -116,7 +116,8 @@ def load_latest(folder: Path, fingerprint: str, report: Any = print) -> TrainSta
         rejected.append(f"{candidate.name}: {reason}")
         report(f"checkpoint {candidate} is damaged ({reason}); set aside as {aside.name}")
     if rejected:
-        raise CheckpointError(f"no checkpoint in {folder} is whole:\n  " + "\n  ".join(rejected))
+        advice = "restore one from a copy; without one the same command begins the stage anew"
+        raise CheckpointError("\n  ".join([f"no checkpoint in {folder} is whole; {advice}:", *rejected]))
     return None
 
 

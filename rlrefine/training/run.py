@@ -19,6 +19,7 @@ from rlrefine.recipe.schema import Recipe
 from rlrefine.report.page import write_report
 from rlrefine.report.runs import ShownRun
 from rlrefine.report.table import held_out_table
+from rlrefine.runs import RESOLVED
 from rlrefine.training.encoded_cache import open_cache
 from rlrefine.training.encoder import Encodings
 from rlrefine.training.engine import Engine
@@ -66,7 +67,8 @@ def resume(root: Path, report: Reporter, changes: Sequence[str] = (), only_stage
         if not _may_change(change):
             raise UsageError(
                 f"{change}: a run keeps its recipe; only engine.…, without engine.precision, run.reward_failures.… and "
-                "rewards.LABEL.isolate.…, without bits, can change"
+                f"rewards.LABEL.isolate.…, without bits, can change; begin another: rlrefine train {root}/{RESOLVED} "
+                "KEY=VALUE run.name=…"
             )
     folder = RunFolder.of_run(root)
     recipe = load_recipe(folder.resolved, changes)
