@@ -141,6 +141,7 @@ class KillJob(LineReporter):
             os.kill(os.getpid() if self.beginner else pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_several_arms_at_a_time_killed_and_started_again_find_the_same(whole, study_file, tmp_path):
     def several(report):
         run_study(read_study(study_file), tmp_path, report, jobs=2)

@@ -17,7 +17,7 @@ from rewards.testing import check_reward
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
 
 
-def written(text, background=None, size=(96, 320), points=40):
+def written(text, background=None, size=(192, 320), points=40):
     """Text on white, or on a picture: ``[3, H, W]``."""
     image = Image.new("RGB", size[::-1], "white") if background is None else Image.fromarray(background)
     draw = ImageDraw.Draw(image)
@@ -109,7 +109,19 @@ def test_no_image_has_a_say_in_another():
 
 
 def test_keeps_the_contract():
-    check_reward(OcrText(text="wanted"), size=(32, 32), extras={"wanted": ["one", "two", "three"]})
+    """What was read once is not read again, at half a second each; the test above sees that it would be the same."""
+    reward, known = OcrText(text="wanted"), {}
+    read = reward.read
+
+    def read_once(image):
+        pixels = image.float().numpy().tobytes()
+        if pixels not in known:
+            known[pixels] = read(image)
+        return known[pixels]
+
+    reward.read = read_once
+    check_reward(reward, size=(32, 32), extras={"wanted": ["one", "two", "three"]})
+    assert len(known) == 6
 
 
 def test_a_row_without_a_wanted_text_does_not_apply():
