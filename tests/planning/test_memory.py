@@ -33,7 +33,7 @@ COMMON = [
     "rewards.patch.patch=null",  # every pixel counts then, as the prediction has it; fewer where masks are small
 ]
 CASES = {
-    "adapters": ("grpo", COMMON),
+    "adapters": ("grpo", [*COMMON, "stages.sft.steps=1", "stages.grpo.rollout.steps=4"]),
     "all_weights": ("sft", [*COMMON, "~stages.grpo", "policy.lora=null"]),
 }
 
