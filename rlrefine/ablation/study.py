@@ -215,7 +215,8 @@ def as_study(data: Mapping[str, Any], file: Path) -> Study:
 
 
 def _problem(detail: Any, file: Path) -> Problem:
-    path, message, origin = tuple(detail["loc"]), str(detail["msg"]), Origin(source=str(file))
+    path, origin = tuple(detail["loc"]), Origin(source=str(file))
+    message = str(detail["msg"]).removeprefix("Input should be ")
     if detail["type"] == "unexpected_keyword_argument":
         known = Study.__dataclass_fields__
         return Problem(

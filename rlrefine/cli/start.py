@@ -79,8 +79,9 @@ def _show(error: click.ClickException) -> None:
         error.show()
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
-    dashes = isinstance(error, click.NoSuchOption) and "." in error.option_name
-    advice = f" Keys of a recipe stand without dashes: {error.option_name.lstrip('-')}=…" if dashes else ""
+    advice = ""
+    if isinstance(error, click.NoSuchOption) and "." in error.option_name:
+        advice = f" Keys of a recipe stand without dashes: {error.option_name.lstrip('-')}=…"
     usage = f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n\n" if context else ""
     click.echo(f"{usage}rlrefine: {error.format_message()}{advice}", err=True)
 

@@ -49,9 +49,6 @@ def score(
         raise UsageError("--keep FOLDER and --at-least LABEL=NUMBER belong together; found one of them")
     if keep is not None:
         check_new(keep)
-    from rlrefine.score.gate import parse_condition, write_kept
-
-    conditions = [parse_condition(text, list(request.rewards)) for text in at_least]
     from rlrefine.training.progress import reporting_aside
 
     with reporting_aside() as report:
@@ -62,8 +59,10 @@ def score(
         from rewards.measuring import described
         from rlrefine.score.examination import examine
         from rlrefine.score.findings import as_csv, as_mapping
+        from rlrefine.score.gate import parse_condition, write_kept
         from rlrefine.score.render import render
 
+        conditions = [parse_condition(text, list(request.rewards)) for text in at_least]
         findings = examine(request, images, rows, batch, report, checks=checks)
     if table is not None:
         write_text(table, as_csv(findings))
