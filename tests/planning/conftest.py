@@ -1,5 +1,6 @@
 """What memory a real run takes, phase by phase, counted on its own tensors."""
 
+import gc
 import json
 import shutil
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ def counted(live: LiveBytes, patch: pytest.MonkeyPatch):
         real = getattr(owner, name)
 
         def call(*arguments, **named):
+            gc.collect()  # what waits to be collected is no phase's need, and when it goes is chance
             with live.phase(phase):
                 return real(*arguments, **named)
 
