@@ -57,6 +57,15 @@ def load_resolved(file: FilePath) -> Recipe:
     return check_sections(read(file))
 
 
+def from_mapping(document: dict[str, Any]) -> Recipe:
+    """A recipe out of what ``to_mapping`` made of it.
+
+    Raises:
+        RecipeError: a section cannot be read.
+    """
+    return check_sections(Source(data=document, origins={}))
+
+
 def check_sections(source: Source) -> Recipe:
     """Check every section by itself, and nothing of how they fit together.
 

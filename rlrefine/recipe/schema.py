@@ -286,3 +286,10 @@ class Recipe:
     engine: Engine = field(default_factory=Engine)
     evaluation: Evaluation = field(default_factory=Evaluation)
     run: Run = field(default_factory=Run)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process is given the plain document, and finds parts of other packages for itself."""
+        from rlrefine.recipe.document import to_mapping
+        from rlrefine.recipe.load import from_mapping
+
+        return from_mapping, (to_mapping(self),)

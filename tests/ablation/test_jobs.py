@@ -108,6 +108,30 @@ def test_recipes_reach_another_process_as_they_are(tmp_path):
     assert pickle.loads(pickle.dumps(Failure("why", 4))) == Failure("why", 4)
 
 
+def test_a_reward_of_another_package_reaches_another_process(tmp_path):
+    """Its settings are a class that is made when the package is read, which no other process has yet."""
+    package = tmp_path / "mine-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[rlrefine.rewards]\nflat = mine:Flat\n")
+    (tmp_path / "mine.py").write_text(
+        "class Flat:\n    needs, range = frozenset(), (0.0, 1.0)\n\n    def __init__(self, level: float = 0.5): ...\n"
+    )
+    send = (
+        "import pickle, sys; from rlrefine.recipe.load import load_recipe; words = ['rewards.flat.name=flat']; "
+        "sys.stdout.buffer.write(pickle.dumps(load_recipe('omnirefiner_tiny', words)))"
+    )
+    take = "import pickle, sys; print(pickle.load(sys.stdin.buffer).rewards['flat'].settings.level)"
+    paths = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', Path(__file__).parents[2])}"}
+
+    def python(code, given=None):
+        return subprocess.run(
+            [sys.executable, "-c", code], input=given, env=os.environ | paths, capture_output=True, check=True
+        ).stdout
+
+    assert python(take, python(send)) == b"0.5\n"
+
+
 def test_a_process_sets_its_threads_before_it_loads_torch():
     code = "import sys, rlrefine.ablation.jobs; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
