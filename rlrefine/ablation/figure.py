@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlrefine.ablation.table import SURE, shared_by
+from rlrefine.ablation.table import SURE, measures_of, shared_by
 from rlrefine.evaluation.summary import interval_of
 from rlrefine.report.figure import COLOURS, INK, figure, plain, saved
 from rlrefine.report.table import main_columns
@@ -19,11 +19,11 @@ def forest(summary: Mapping[str, Any], reference: str) -> str:
     an arrow at the end of the axis, with its difference.
     """
     entries = summary["against"][reference]
-    titles = main_columns(shared_by(entries.values()))
-    with figure(8.4, 1.0 + 0.26 * len(entries), max(1, len(titles)), sharey=True) as (drawn, panels):
-        for axes, (name, title), colour in zip(panels, titles.items(), COLOURS, strict=False):
+    names, titles = list(main_columns(shared_by(entries.values()))), measures_of(summary)
+    with figure(8.4, 1.0 + 0.26 * len(entries), max(1, len(names)), sharey=True) as (drawn, panels):
+        for axes, name, colour in zip(panels, names, COLOURS, strict=False):
             _panel(axes, {other: measures[name] for other, measures in entries.items()}, colour)
-            axes.set_title(title, color=INK, fontsize=9, loc="left")
+            axes.set_title(titles[name], color=INK, fontsize=9, loc="left")
         drawn.suptitle(f"difference to {reference}, 95 %", color=INK, fontsize=9, x=0.01, ha="left")
         return saved(drawn).decode()
 

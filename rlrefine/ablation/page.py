@@ -10,7 +10,7 @@ from PIL import Image
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import PICTURES
-from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, details, groups_lines, unmarked
+from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, details, groups_lines, measures_of, unmarked
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
@@ -50,10 +50,10 @@ def _page(recipes: StudyRecipes, summary: Mapping[str, Any], rows: Rows, place: 
 
 def verdict(summary: Mapping[str, Any], reference: str) -> list[str]:
     """For each arm that surely differs from one where it does and by how much, and in a last line those that do not."""
-    lines, level = list[str](), list[str]()
+    titles, lines, level = measures_of(summary), list[str](), list[str]()
     for other, measures in summary["against"][reference].items():
-        sure = {title: measures[name] for name, title in main_columns(measures).items()}
-        said = [f"{title} {entry['mean']:+.3f}" for title, entry in sure.items() if entry["p_holm"] < SURE]
+        sure = [name for name in main_columns(measures) if measures[name]["p_holm"] < SURE]
+        said = [f"{titles[name]} {measures[name]['mean']:+.3f}" for name in sure]
         if said:
             lines.append(f"{other}: {'; '.join(said)}")
         else:

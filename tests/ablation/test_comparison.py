@@ -205,8 +205,8 @@ def test_rows_without_masks_are_compared_by_psnr():
     head, _, line = differences_table(summary, "plain").splitlines()
     assert head == "| − `plain` | PSNR, dB † |"
     assert line == f"| `other` | +1.000 [+1.000, +1.000]{MARK} |"
-    assert ">PSNR, dB<" in forest(summary, "plain")
-    assert verdict(summary, "plain") == ["other: PSNR, dB +1.000"]
+    assert ">PSNR, dB †<" in forest(summary, "plain")
+    assert verdict(summary, "plain") == ["other: PSNR, dB † +1.000"]
 
 
 def test_an_arm_of_which_nothing_is_known_has_no_point():

@@ -113,10 +113,10 @@ def test_an_arm_without_pictures_has_an_empty_place(study):
 def test_the_verdict_says_what_is_sure_and_what_is_not_told_apart(study):
     _, summary, _, _ = study
     *sure, level = verdict(summary, "plain")
-    assert any(line.startswith("bolder: PSNR inside mask, dB +2.0") for line in sure)
-    assert any(line.startswith("sft: PSNR inside mask, dB -") for line in sure)
+    assert any(line.startswith("bolder: PSNR inside mask, dB † +2.0") for line in sure)
+    assert any(line.startswith("sft: PSNR inside mask, dB † -") for line in sure)
     assert level == "not told apart from it: base"
-    alone = {"against": {"plain": {"base": summary["against"]["plain"]["base"]}}}
+    alone = {**summary, "against": {"plain": {"base": summary["against"]["plain"]["base"]}}}
     assert verdict(alone, "plain") == [level]
 
 
