@@ -1,8 +1,7 @@
 """Run a study, and write down what it found after every seed."""
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from rlrefine.ablation.comparison import compare
@@ -11,32 +10,27 @@ from rlrefine.ablation.groups import Groups, divide
 from rlrefine.ablation.jobs import finished_seeds, in_turn
 from rlrefine.ablation.page import page
 from rlrefine.ablation.rates import at_rates
-from rlrefine.ablation.recipes import StudyRecipes, read_recipes
+from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import Measured, StudyRuns
-from rlrefine.ablation.study import Study
 from rlrefine.ablation.table import as_csv, in_columns, render
 from rlrefine.data.build import open_rows
 from rlrefine.training.progress import Reporter
 from rlrefine.training.publish import clear_leftovers, write_text
 
 
-def run_study(
-    study: Study, folder: Path, report: Reporter, overrides: Sequence[str] = (), *, rates: bool = False, jobs: int = 1
-) -> dict[str, Any]:
+def run_study(recipes: StudyRecipes, report: Reporter, *, rates: bool = False, jobs: int = 1) -> dict[str, Any]:
     """Train and measure what is missing of a study, and give its summary.
 
     Beside the runs lie ``summary.json``, ``table.md``, ``table.csv``, ``page.html`` and a figure for each arm that
     others are compared with; with ``rates`` summary and tables alone, under the name of ``rates``.
 
     Args:
-        overrides: ``key.path=value`` of the recipe, for all arms.
         rates: try the learning rates instead that arms name, on the validation rows.
         jobs: so many arms at a time, each in a process of its own with one thread.
 
     Raises:
         RlrefineError: whatever stops it, or at the end what stopped some arms; the same call goes on from there.
     """
-    recipes = read_recipes(study, folder, overrides)
     recipes = at_rates(recipes) if rates else recipes
     runs, done, summary = StudyRuns(recipes=recipes, report=report), list[Measured](), dict[str, Any]()
     groups = _groups(runs)

@@ -1,6 +1,8 @@
 """What a study's command names: a file, a built-in study, or a recipe, whose rewards are left out. No torch."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ from rlrefine.plugins import check_recipe
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.problems import closest
 from rlrefine.recipe.reading import STUDIES, built_in_recipes, built_in_studies, like_file
+from rlrefine.recipe.schema import Recipe
 from rlrefine.training.settings import SamplingSettings
+
+SECTIONS = tuple(each.name for each in fields(Recipe))
 
 
 def find_study(name: str, words: Sequence[str], seeds: Sequence[int] = ()) -> tuple[Study, list[str]]:
@@ -23,10 +28,15 @@ def find_study(name: str, words: Sequence[str], seeds: Sequence[int] = ()) -> tu
         seeds: instead of those that it says.
 
     Raises:
-        UsageError: there is neither, or a recipe has nothing to leave out.
+        UsageError: there is neither, a key is of neither, or a recipe has nothing to leave out.
         RecipeError: with every problem that was found.
     """
     file = _file(name)
+    for word in words:
+        section = re.split(r"[.=]", word)[0].removeprefix("~")
+        if section not in (*KEYS, *SECTIONS):
+            advice = closest(section, [*KEYS, *SECTIONS])
+            raise UsageError(f"{word}: expected a key of the study or of its recipe, found {section!r}; {advice}")
     own = [word for word in words if word.partition("=")[0].split(".")[0] in KEYS]
     overrides = [word for word in words if word not in own]
     changes = {key: parse_value(value) for key, _, value in (word.partition("=") for word in own)}

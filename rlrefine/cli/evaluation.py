@@ -114,11 +114,12 @@ def ablate(
     rlrefine ablate studies/methods.yaml --rates
     """
     from rlrefine.ablation.finding import find_study
+    from rlrefine.ablation.recipes import read_recipes
 
     found, overrides = find_study(study, words, seeds)
+    recipes = read_recipes(found, out or Path("runs/studies") / Path(study).stem, overrides)
     with redirect_stdout(sys.stderr), reported() as report:  # what was found is all that a script shall read
         from rlrefine.ablation.command import run_study, shown
 
-        folder = out or Path("runs/studies") / Path(study).stem
-        summary = run_study(found, folder, report, overrides, rates=rates, jobs=jobs)
+        summary = run_study(recipes, report, rates=rates, jobs=jobs)
     click.echo(shown(summary, as_json=as_json, as_markdown=as_markdown))

@@ -1,6 +1,7 @@
 """Studies that travel with the package, arms that are made, and what is named and changed on the command line."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -98,6 +99,14 @@ def test_encoders_are_compared_at_full_size_by_what_the_study_says_on_top(tmp_pa
     assert types == {"ensemble": "ensemble", "dino": "dino_vitb16", "clip": "clip_vitb32", "synclr": "synclr_vitb16"}
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("cuont=3", "count"), ("rewrads.pixel.weight=0", "rewards"), ("~reward.pixel=", "rewards")]
+)
+def test_a_key_of_neither_study_nor_recipe_is_told_with_the_nearest(word, meant):
+    with pytest.raises(UsageError, match=f"{re.escape(word)}: expected a key .* did you mean '{meant}'"):
+        find_study("omnirefiner_rewards", [word])
+
+
 def test_a_recipe_is_a_study_of_its_rewards(tmp_path):
     study, overrides = find_study("omnirefiner_tiny", ["count=32", "rewards.keep.weight=0"], seeds=(5,))
     assert (study.stage, study.shared, study.count, study.seeds) == ("grpo", "sft", 32, (5,))
@@ -125,7 +134,7 @@ def test_dotted_keys_are_nested_ones():
     ("name", "words", "error", "message"),
     [
         ("omnirefiner_reward", (), UsageError, "did you mean 'omnirefiner_rewards'"),
-        ("omnirefiner_rewards", ("cuont=3",), RecipeError, "cuont: found an unknown key"),
+        ("omnirefiner_rewards", ("stage.grpo.steps=2",), RecipeError, "stage.grpo.steps: found an unknown key"),
         ("omnirefiner_rewards", ("count=0",), RecipeError, "count: found 0, expected at least 1"),
         ("omnirefiner_rewards", ("made=[all]",), RecipeError, "made"),
         ("omnirefiner_rewards", ("made=[base",), UsageError, "'[base': expected a value in YAML"),

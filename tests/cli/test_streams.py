@@ -9,6 +9,7 @@ import pytest
 
 from rlrefine.ablation.command import run_study
 from rlrefine.ablation.finding import find_study
+from rlrefine.ablation.recipes import read_recipes
 from rlrefine.cli import main
 from rlrefine.recipe.load import load_recipe
 from rlrefine.training.progress import LineReporter
@@ -97,7 +98,7 @@ def test_an_interrupted_run_and_study_say_how_to_go_on(monkeypatch, tmp_path):
         start(recipe, "first", LineReporter())
     assert stopped.value.__notes__ == [f"what was saved is there: rlrefine resume {tmp_path / 'first'}"]
     with pytest.raises(KeyboardInterrupt) as stopped:
-        run_study(find_study("group_size", [], seeds=[0])[0], tmp_path / "study", LineReporter())
+        run_study(read_recipes(find_study("group_size", [], seeds=[0])[0], tmp_path / "study"), LineReporter())
     assert stopped.value.__notes__[-1] == "the same command goes on with the study"
 
 

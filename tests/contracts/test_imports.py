@@ -93,6 +93,7 @@ def test_every_help_and_every_mistake_answers_without_torch(tmp_path, monkeypatc
     assert not modules_after(QUIETLY.format(helps, 0)) & SLOW
     mistakes = [["trian"], ["train"], ["train", "nope"], ["score", "nope"], ["ablate", "nope"], ["validate", "nope"]]
     mistakes += [["train", "omnirefiner_tiny", "stages.sft.step=1"], ["plan", "omnirefiner_tiny", "run.sed=1"]]
+    mistakes += [["ablate", "group_size", change] for change in ("cuont=3", "against=[ful]", "stages.grp.steps=2")]
     assert not modules_after(QUIETLY.format(mistakes, 2)) & SLOW
 
 

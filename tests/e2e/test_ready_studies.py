@@ -6,6 +6,7 @@ import pytest
 
 from rlrefine.ablation.command import run_study
 from rlrefine.ablation.finding import find_study
+from rlrefine.ablation.recipes import read_recipes
 from rlrefine.recipe.load import load_recipe
 from rlrefine.recipe.reading import built_in_studies
 from rlrefine.training.progress import LineReporter
@@ -35,7 +36,7 @@ def shortest(name):
 @pytest.mark.parametrize("name", slow_but({"aggregation_order"}, built_in_studies()))
 def test_a_ready_study_runs(name, tmp_path):
     study, overrides = find_study(name, shortest(name), seeds=(0,))
-    assert run_in_child(lambda: run_study(study, tmp_path, LineReporter(), overrides)) == 0
+    assert run_in_child(lambda: run_study(read_recipes(study, tmp_path, overrides), LineReporter())) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["rows"], summary["seeds"]) == (study.count, [0])
     steps = {arm: found["steps"] for arm, found in summary["arms"].items() if "steps" in found}

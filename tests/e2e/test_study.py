@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from rlrefine.ablation.command import run_study
 from rlrefine.ablation.jobs import ArmsFailedError
+from rlrefine.ablation.recipes import read_recipes
 from rlrefine.ablation.study import read_study
 from rlrefine.errors import DataError
 from rlrefine.evaluation.summary import read_table
@@ -25,6 +26,10 @@ ARMS = {
     "bolder": {"stages": {"grpo": {"optimizer": {"lr": 3e-2}}}},
 }
 RESULTS = ("summary.json", "table.md", "table.csv", "page.html", "against-plain.svg")
+
+
+def recipes(file, folder):
+    return read_recipes(read_study(file), folder)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def study_file(recipe_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(study_file):
     out = study_file.parent / "whole"
-    assert run_in_child(lambda: run_study(read_study(study_file), out, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(recipes(study_file, out), LineReporter())) == 0
     return out
 
 
@@ -68,7 +73,6 @@ def found(out):
 
 
 def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
-    from rlrefine.ablation.recipes import read_recipes
     from rlrefine.recipe.arithmetic import stage_evaluations
 
     summary = found(whole)
@@ -78,7 +82,7 @@ def test_a_study_trains_measures_and_compares(whole, study_file, tmp_path):
     assert "reward_patch" not in summary["held_out"]
     page = (whole / "page.html").read_text()
     assert page.count("<figcaption>") == 8 * (2 + 6 + 1)  # rows by draft, reference, arms and target
-    foretold = read_recipes(read_study(study_file), tmp_path)
+    foretold = recipes(study_file, tmp_path)
     for name in ARMS:
         assert summary["arms"][name]["evaluations"] == [stage_evaluations(foretold.arm(name, 3), "grpo")]
     assert summary["arms"]["sft_more"]["evaluations"] == [68]  # 17 steps of 4 rows; 18 are as far from 70
@@ -104,7 +108,7 @@ def test_differences_are_given_by_groups_of_rows(whole, study_file):
 def test_what_divides_nothing_is_told_before_anything_is_trained(study_file, tmp_path):
     study = read_study(study_file, {"by": "thrid"})
     with pytest.raises(DataError, match=r"study: by: expected a column of the rows.*found 'thrid', of .*third"):
-        run_study(study, tmp_path, LineReporter())
+        run_study(read_recipes(study, tmp_path), LineReporter())
     assert not (tmp_path / "runs").exists()
 
 
@@ -122,9 +126,9 @@ MOMENTS = [("stage sft", 1), ("update", 7), ("rollout", 25), ("evaluation", 3)]
 
 @pytest.mark.parametrize("moment", slow_but({("rollout", 25)}, MOMENTS), ids=str)
 def test_killed_and_started_again_it_finds_the_same(moment, whole, study_file, tmp_path):
-    assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, KillAt(*moment))) == -signal.SIGKILL
+    assert run_in_child(lambda: run_study(recipes(study_file, tmp_path), KillAt(*moment))) == -signal.SIGKILL
     assert not (tmp_path / "summary.json").exists()
-    assert run_in_child(lambda: run_study(read_study(study_file), tmp_path, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(recipes(study_file, tmp_path), LineReporter())) == 0
     assert found(tmp_path) == found(whole)
 
 
@@ -144,7 +148,7 @@ class KillJob(LineReporter):
 @pytest.mark.slow
 def test_several_arms_at_a_time_killed_and_started_again_find_the_same(whole, study_file, tmp_path):
     def several(report):
-        run_study(read_study(study_file), tmp_path, report, jobs=2)
+        run_study(recipes(study_file, tmp_path), report, jobs=2)
 
     def one_fails():
         what = r"^study: 1 of 5 runs failed; the others are kept.*\n  bolder-seed-3: its process was ended by signal 9$"
@@ -170,7 +174,7 @@ def test_an_arm_that_cannot_begin_is_one_clear_error_and_stops_no_other(whole, s
 
     def one_fails():
         with pytest.raises(ArmsFailedError, match=r"1 of 3 runs failed.*\n  broken-seed-3: .*text") as told:
-            run_study(read_study(file), tmp_path / "out", LineReporter(), jobs=2)
+            run_study(recipes(file, tmp_path / "out"), LineReporter(), jobs=2)
         assert told.value.exit_code == 4  # that of a reward
 
     assert run_in_child(one_fails) == 0
@@ -179,16 +183,14 @@ def test_an_arm_that_cannot_begin_is_one_clear_error_and_stops_no_other(whole, s
 
 def test_what_is_done_is_not_done_again(whole, study_file):
     before = found(whole)
-    assert (
-        run_in_child(lambda: run_study(read_study(study_file), whole, KillAt("update", 1))) == 0
-    )  # nothing is trained
-    assert run_in_child(lambda: run_study(read_study(study_file), whole, KillAt("evaluation", 1))) == 0  # nor measured
+    assert run_in_child(lambda: run_study(recipes(study_file, whole), KillAt("update", 1))) == 0  # nothing is trained
+    assert run_in_child(lambda: run_study(recipes(study_file, whole), KillAt("evaluation", 1))) == 0  # nor measured
     assert found(whole) == before
 
 
 def test_a_rate_that_was_tried_and_chosen_is_not_trained_again(whole, study_file, tmp_path):
     names = {run.name for run in (whole / "runs").iterdir()}
-    assert run_in_child(lambda: run_study(read_study(study_file), whole, LineReporter(), rates=True)) == 0
+    assert run_in_child(lambda: run_study(recipes(study_file, whole), LineReporter(), rates=True)) == 0
     assert {run.name for run in (whole / "runs").iterdir()} - names == {"plain@0.002-seed-3"}
     tried = json.loads((whole / "rates-summary.json").read_text())
     assert list(tried["arms"]) == ["base", "sft", "sft_more", "plain@0.001", "plain@0.002"]
@@ -200,7 +202,7 @@ def test_a_shared_stage_that_another_run_has_finished_is_taken_from_there(whole,
     given |= {"shared_from": f"{whole}/runs/sft-seed-{{seed}}", "count": 5, "arms": {"plain": {}}}
     file = study_file.parent / "given.yaml"
     file.write_text(yaml.safe_dump(given, sort_keys=False))
-    assert run_in_child(lambda: run_study(read_study(file), tmp_path, LineReporter())) == 0
+    assert run_in_child(lambda: run_study(recipes(file, tmp_path), LineReporter())) == 0
     assert [run.name for run in (tmp_path / "runs").iterdir()] == ["plain@0.001-seed-3"]
     weights = "runs/plain@0.001-seed-3/stages/grpo/weights/grpo.safetensors"
     assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
@@ -214,7 +216,7 @@ def test_what_has_changed_is_measured_again_and_nothing_else(whole, study_file, 
 
     def tables(**changes):
         file.write_text(yaml.safe_dump({**given, "arms": arms, **changes}, sort_keys=False))
-        assert run_in_child(lambda: run_study(read_study(file), tmp_path, LineReporter())) == 0
+        assert run_in_child(lambda: run_study(recipes(file, tmp_path), LineReporter())) == 0
         return {place.name: (read_table(place), place.stat().st_ino) for place in (measured / "heldout-4").iterdir()}
 
     before = tables()
@@ -235,4 +237,4 @@ def test_runs_of_another_recipe_are_not_taken_for_its_own(whole, study_file, tmp
     file = study_file.parent / "changed.yaml"
     file.write_text(yaml.safe_dump(changed, sort_keys=False))
     with pytest.raises(ArmsFailedError, match=r"1 of .*\n.*same@0\.001-seed-3 was made with another recipe"):
-        run_study(read_study(file), whole, LineReporter())
+        run_study(recipes(file, whole), LineReporter())
