@@ -84,7 +84,8 @@ def _read(group: Group, name: str) -> None:
     try:
         TypeAdapter(variant(kind, name, entry.settings)).json_schema()
     except Exception as error:  # foreign settings may raise anything
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        first_line, *_ = [*str(error).splitlines(), ""]
+        reason = f"{type(error).__name__}: {first_line}"
         raise RegistryError(
             f"the settings of {name!r} of {entry.package} cannot stand in a recipe: {reason}"
         ) from error

@@ -47,6 +47,12 @@ ENTRY = Entry(settings=Settings, place="nowhere:Nothing", uses=frozenset({"targe
 UNFIT = OBJECTIVE.replace("pull: float = 1.0", "pull: Callable = print").replace(
     "from dataclasses", "from collections.abc import Callable\nfrom dataclasses"
 )
+SILENT = """
+class Silent:
+    def __get_pydantic_core_schema__(*_):
+        raise NotImplementedError
+
+@dataclass"""
 ROOT = Path(__file__).parents[2]
 
 
@@ -210,6 +216,13 @@ def test_what_is_broken_is_left_out_of_the_schema_and_said(site, capsys):
         "left out: the settings of 'simple' of an_objective 1.0 cannot stand in a recipe: "
         "PydanticInvalidForJsonSchema: Cannot generate a JsonSchema for core_schema.CallableSchema",
     ]
+
+
+def test_settings_that_fail_without_a_word_are_left_out_of_the_schema(site, capsys):
+    wordless = UNFIT.replace("Callable = print", "Silent = None").replace("@dataclass", SILENT, 1)
+    install(site, "an_objective", {"simple": "an_objective:ENTRY"}, wordless, group="rlrefine.objectives")
+    main(["schema"])
+    assert "of 'simple' of an_objective 1.0 cannot stand in a recipe: NotImplementedError" in capsys.readouterr().err
 
 
 def test_settings_that_no_file_can_hold_are_one_problem(site, file):
