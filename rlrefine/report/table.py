@@ -16,6 +16,8 @@ COLUMNS = {
 }
 WHOLE = {"psnr": "PSNR, dB", "draft_psnr": "PSNR to the draft, dB"}
 """Of rows without masks, of which nothing is known inside and outside."""
+OF_MASKS = ("psnr_in_mask", "psnr_outside_mask")
+"""How every measure ends that tells inside from outside; a reward may have a label that ends in ``_mask``."""
 PART = "reward_"
 """Begins the name of what one reward measured, before its label."""
 
@@ -31,8 +33,12 @@ def main_columns(measured: Collection[str]) -> dict[str, str]:
 
 
 def has_masks(measured: Collection[str]) -> bool:
-    """Whether measures tell what is inside of a mask from what is outside."""
-    return any(name.endswith("_mask") for name in measured)
+    """Whether measures tell what is inside of a mask from what is outside.
+
+    >>> has_masks(["psnr", "draft_psnr_in_mask"]), has_masks(["psnr", "reward_keep_mask"])
+    (True, False)
+    """
+    return any(name.endswith(OF_MASKS) for name in measured)
 
 
 def held_out_table(tables: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
