@@ -10,7 +10,7 @@ from PIL import Image
 from rlrefine.ablation.figure import forest
 from rlrefine.ablation.recipes import StudyRecipes
 from rlrefine.ablation.runs import PICTURES
-from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, details, groups_lines, measures_of, unmarked
+from rlrefine.ablation.table import DETAILS, ONE_SEED, SURE, decimals, details, groups_lines, measures_of, unmarked
 from rlrefine.data.images import to_image
 from rlrefine.data.loading import Rows
 from rlrefine.data.records import Example
@@ -53,12 +53,16 @@ def verdict(summary: Mapping[str, Any], reference: str) -> list[str]:
     titles, lines, level = measures_of(summary), list[str](), list[str]()
     for other, measures in summary["against"][reference].items():
         sure = [name for name in main_columns(measures) if measures[name]["p_holm"] < SURE]
-        said = [f"{titles[name]} {measures[name]['mean']:+.3f}" for name in sure]
+        said = [f"{titles[name]} {_mean(measures[name])}" for name in sure]
         if said:
             lines.append(f"{other}: {'; '.join(said)}")
         else:
             level.append(other)
     return [*lines, *([f"not told apart from it: {', '.join(level)}"] if level else [])]
+
+
+def _mean(entry: Mapping[str, Any]) -> str:
+    return f"{entry['mean']:+.{decimals(entry['low'], entry['high'])}f}"
 
 
 def _comparison(summary: Mapping[str, Any], reference: str, album: Album) -> dict[str, Any]:

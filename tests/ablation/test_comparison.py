@@ -209,6 +209,15 @@ def test_rows_without_masks_are_compared_by_psnr():
     assert verdict(summary, "plain") == ["other: PSNR, dB † +1.000"]
 
 
+def test_a_verdict_shows_the_digits_of_a_small_difference():
+    values = [0.5 + row / 10 for row in range(8)]
+    summary = pair(
+        plain={"reward_total": values}, other={"reward_total": [value + 2.4e-4 for value in values[:-1]] + [1.2005]}
+    )
+    (line,) = verdict(summary, "plain")
+    assert line.startswith("other: reward † +0.0002")
+
+
 def test_an_arm_of_which_nothing_is_known_has_no_point():
     summary = pair(plain={"reward_total": [0.5] * 4}, other={"reward_total": [float("nan")] * 4})
     assert summary["against"]["plain"] == {"other": {}}
