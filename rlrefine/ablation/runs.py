@@ -152,6 +152,7 @@ class StudyRuns:
     def _measuring(self) -> dict[str, Any]:
         recipe = to_mapping(self.recipes.measuring)
         said = {key: recipe[key] for key in ("policy", "rewards", "evaluation")}
+        said |= {"precision": recipe["engine"]["precision"]}
         return said | {"rows": self.rows.fingerprint, "base": base_fingerprint(self.recipes.base.policy)}
 
     @property
