@@ -65,6 +65,12 @@ def test_few_rows_in_their_order_are_so_by_chance():
         assert trend(number[:, None] * np.ones((1, 3)), number).p == pytest.approx(p)
 
 
+def test_rows_of_two_numbers_are_in_order_by_chance_more_often():
+    # of 5!/(3!·2!) = 10 ways to give values to three rows of one number and two of another, one rises and one falls
+    number = np.array([1, 1, 1, 2, 2])
+    assert trend(number[:, None] * np.ones((1, 3)), number).p == pytest.approx(2 / 10)
+
+
 def test_one_number_alone_has_no_trend():
     with pytest.raises(ValueError, match="two different numbers"):
         trend(np.array([[1.0], [2.0], [np.nan]]), np.array([3, 3, 4]))
