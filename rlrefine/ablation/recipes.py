@@ -169,19 +169,7 @@ def read_recipes(study: Study, folder: Path, overrides: Sequence[str] = ()) -> S
         UsageError: the recipe lacks a stage that the study names, or has a reward that the study adds as a measure.
     """
     base = load_recipe(study.base, overrides)
-    for label in (*study.beginning, study.stage):
-        if label not in base.stages:
-            raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
-    if study.control is not None and base.stages[study.control].continues != study.shared:
-        raise UsageError(f"study: control {study.control} of {study.base} does not continue {study.shared}")
-    if study.shared is not None and base.stages[study.stage].continues is not None:
-        raise UsageError(
-            f"study: stage {study.stage} of {study.base} continues another, which arms of a shared stage cannot; leave "
-            "shared out, and each arm trains all that its stage stands on"
-        )
-    known = [label for label in study.measures if label in base.rewards]
-    if known:
-        raise UsageError(f"study: measures: {study.base} has a reward {known[0]!r} already; choose another label")
+    _check_base(study, base)
     study = with_made_arms(study, base)
     place = (folder / RECIPES).resolve()
     place.mkdir(parents=True, exist_ok=True)
@@ -200,6 +188,23 @@ def read_recipes(study: Study, folder: Path, overrides: Sequence[str] = ()) -> S
         measuring=measuring,
         arms=dict(zip(study.arms, arms, strict=True)),
     )
+
+
+def _check_base(study: Study, base: Recipe) -> None:
+    """See to it that the study fits the recipe that it is laid over."""
+    for label in (*study.beginning, study.stage):
+        if label not in base.stages:
+            raise UsageError(f"study: {study.base} has no stage {label!r}; {closest(label, base.stages)}")
+    if study.control is not None and base.stages[study.control].continues != study.shared:
+        raise UsageError(f"study: control {study.control} of {study.base} does not continue {study.shared}")
+    if study.shared is not None and base.stages[study.stage].continues is not None:
+        raise UsageError(
+            f"study: stage {study.stage} of {study.base} continues another, which arms of a shared stage cannot; leave "
+            "shared out, and each arm trains all that its stage stands on"
+        )
+    known = [label for label in study.measures if label in base.rewards]
+    if known:
+        raise UsageError(f"study: measures: {study.base} has a reward {known[0]!r} already; choose another label")
 
 
 def _lowest(study: Study, place: Path, overrides: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ travels along as an extra.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,14 @@ def read_rows(folder: Path, *, at_most: int | None = None, worded: bool = False)
     if not rows and not problems:
         problems.append("no rows")
     if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        plural = "s" if len(problems) > 1 else ""
-        found = f"data: {metadata} has {len(problems)} problem{plural}\n  "
-        raise DataError(found + "\n  ".join(problems[:SHOWN]) + more)
+        raise DataError(_told(metadata, problems))
     return rows
+
+
+def _told(metadata: Path, problems: Sequence[str]) -> str:
+    plural = "s" if len(problems) > 1 else ""
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([f"data: {metadata} has {len(problems)} problem{plural}", *problems[:SHOWN], *more])
 
 
 def row_name(row: dict[str, Any], index: int) -> str:
