@@ -271,13 +271,12 @@ class Process:
         self.live.belongs(c.IMAGES, [images])
         chunks = chunks_of(len(batch), group_size, self.stage.reward_batch)
         with self.live.phase(c.REWARD):
-            output = score_in_parts(self.rewards, batch, images, chunks)
-            self.objective.credit(output)
-        self._look_for_failures(output)
+            self.objective.credit(self._noted(score_in_parts(self.rewards, batch, images, chunks)))
 
-    def _look_for_failures(self, output: RewardOutput) -> None:
+    def _noted(self, output: RewardOutput) -> RewardOutput:
         """A reward that needs the content of an image, such as one that goes through NumPy, fails here alone."""
         self.unscored |= {label for label, failed in output.failures.items() if failed}
+        return output
 
     def _step(self) -> None:
         self._fill_gradients()
@@ -304,8 +303,7 @@ class Process:
         chosen = self.recipe.evaluation
         count = chosen.validation_rows if self.recipe.data.validation is not None else chosen.rows
         rows = min(chosen.batch, -(-count // processes))
-        sigmas = torch.linspace(1, 0, 2)
-        plan = RolloutPlan(sigmas=sigmas, guidance=chosen.guidance)
+        plan = RolloutPlan(sigmas=torch.linspace(1, 0, 2), guidance=chosen.guidance)
         batch = self._batch(rows)
         with torch.no_grad(), self.policy.weights("ema"):
             with self.live.phase(c.EVALUATION_ENCODE):
@@ -318,8 +316,7 @@ class Process:
                 images = self.policy.decode(latents, self.size)
         if self.rewards is not None:
             with self.live.phase(c.EVALUATION_REWARD):
-                output = self.rewards(reward_inputs(batch, images))
-            self._look_for_failures(output)
+                self._noted(self.rewards(reward_inputs(batch, images)))
 
     def _complete(self, found: Phases, batch: Batch, chunks: int, held: Held, conditioning: Any) -> None:
         """Put beside the one chunk that was run what the others leave, and the encodings of rows that are kept."""
