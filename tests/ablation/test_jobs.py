@@ -16,6 +16,7 @@ from rlrefine.ablation.jobs import ArmsFailedError, Failure, finished_seeds, in_
 from rlrefine.ablation.recipes import read_recipes
 from rlrefine.errors import DataError
 from rlrefine.training.progress import LineReporter
+from tests.rewards.test_plugins import install
 
 
 def recipes(folder, *words):
@@ -110,13 +111,10 @@ def test_recipes_reach_another_process_as_they_are(tmp_path):
 
 def test_a_reward_of_another_package_reaches_another_process(tmp_path):
     """Its settings are a class that is made when the package is read, which no other process has yet."""
-    package = tmp_path / "mine-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[rlrefine.rewards]\nflat = mine:Flat\n")
-    (tmp_path / "mine.py").write_text(
+    code = (
         "class Flat:\n    needs, range = frozenset(), (0.0, 1.0)\n\n    def __init__(self, level: float = 0.5): ...\n"
     )
+    install(tmp_path, "mine", {"flat": "mine:Flat"}, code)
     send = (
         "import pickle, sys; from rlrefine.recipe.load import load_recipe; words = ['rewards.flat.name=flat']; "
         "sys.stdout.buffer.write(pickle.dumps(load_recipe('omnirefiner_tiny', words)))"

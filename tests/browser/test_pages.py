@@ -66,6 +66,7 @@ def test_a_wide_window_shows_every_sample_of_a_group(files, open_page):
     opened = open_page(files["run"])
     strips = "[...document.querySelectorAll('.strips .strip')]"
     one_more = "strip.append(strip.children[0].cloneNode(true))"  # until there are a draft and eight samples
+    assert opened.look(f"{strips}.length") > 0
     opened.look(f"{strips}.forEach((strip) => {{ while (strip.children.length < 9) {one_more} }})")
     assert opened.look(f"{strips}.every((strip) => strip.scrollWidth <= strip.clientWidth)")
 

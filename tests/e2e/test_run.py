@@ -70,7 +70,7 @@ def test_metrics_tell_the_whole_story(uninterrupted):
 def test_seconds_are_told_apart_from_what_was_measured(uninterrupted):
     told = [json.loads(line) for line in (uninterrupted / "timing.jsonl").read_text().splitlines()]
     steps = [(record["stage"], record["step"]) for record in records(uninterrupted)]
-    arms = [(f"held-out {arm}", 0) for arm in ("draft", "base", "wrong_reference", "sft", "sft_more", "grpo")]
+    arms = [(f"held-out {arm}", 0) for arm in ARMS]
     assert [(record["stage"], record["step"]) for record in told] == [*steps, *arms]
     assert set(told[-1]) == {"stage", "step", "seconds/evaluation", "cpu_seconds/evaluation"}
     told = told[: len(steps)]
