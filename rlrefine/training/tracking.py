@@ -192,6 +192,7 @@ class _Worker:
                 call(self.kind, tracker)
             tracker.finish()
         except ModuleNotFoundError as error:
-            self.failure = f"it needs the package {error.name}: pip install {error.name}"
+            package = (error.name or str(error)).partition(".")[0]
+            self.failure = f"it needs the package {package}: pip install {package}"
         except Exception as error:  # whatever a tracker raises, the run is worth more
             self.failure = f"{type(error).__name__}: {error}"
